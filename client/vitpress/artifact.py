@@ -1,0 +1,107 @@
+"""The artifact format: a directory of ``model.safetensors``, ``config.json`` and, when compressed, ``plan.json``.
+
+Nothing in it is ever pickled. torch and timm are imported by the functions that need them alone.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from vitpress.plan import LowRank, Plan, Width
+
+if TYPE_CHECKING:
+    from torch import nn
+
+WEIGHTS, CONFIG, PLAN, REPORT = "model.safetensors", "config.json", "plan.json", "report.json"
+
+
+class ArtifactError(Exception):
+    """The directory is not a readable artifact, or its parts contradict each other."""
+
+
+class Preprocessing(BaseModel):
+    """How an image becomes the model's input: timm's data config. ``input_size``: channels, height, width."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    input_size: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    interpolation: str = "bicubic"
+    crop_pct: float = 1.0
+    crop_mode: str = "center"
+
+
+class ModelConfig(BaseModel):
+    """What ``timm.create_model`` needs, and what its inputs and outputs mean."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: Literal[1] = 1
+    architecture: str
+    kwargs: dict[str, Any] = {}
+    preprocessing: Preprocessing
+    class_names: tuple[str, ...] | None = None
+
+
+def save(model: nn.Module, config: ModelConfig, plan: Plan | None, directory: Path) -> None:
+    """Write ``model`` as an artifact into ``directory``, which is made if need be."""
+    from safetensors.torch import save_model
+
+    directory.mkdir(parents=True, exist_ok=True)
+    save_model(model, str(directory / WEIGHTS))
+    (directory / CONFIG).write_text(config.model_dump_json(indent=1) + "\n")
+    if plan is not None:
+        (directory / PLAN).write_text(plan.model_dump_json(indent=1) + "\n")
+
+
+def read_config(directory: Path) -> ModelConfig:
+    return ModelConfig.model_validate_json(_read(directory / CONFIG))
+
+
+def load(directory: str | Path) -> nn.Module:
+    """The model of an artifact directory, on the CPU, in evaluation mode.
+
+    Raises ``ArtifactError`` if a file is missing or malformed, or if the weights do not fit the plan.
+    """
+    import timm
+    from safetensors import SafetensorError
+    from safetensors.torch import load_model
+
+    directory = Path(directory)
+    try:
+        config = read_config(directory)
+        model: nn.Module = timm.create_model(config.architecture, pretrained=False, **config.kwargs)
+        if (directory / PLAN).exists():
+            apply_plan_(model, Plan.model_validate_json(_read(directory / PLAN)))
+        load_model(model, str(directory / WEIGHTS))
+    except (SafetensorError, FileNotFoundError, AttributeError, RuntimeError, ValueError) as error:
+        raise ArtifactError(f"{directory}: {error}") from error
+    return model.eval()
+
+
+def apply_plan_(model: nn.Module, plan: Plan) -> None:
+    """Give ``model``'s layers the shapes that ``plan`` says; the new weights are uninitialised."""
+    from torch import nn
+
+    for layer in plan.layers:
+        module = model.get_submodule(layer.path)
+        match layer:
+            case LowRank():
+                factors = nn.Sequential(
+                    nn.Linear(layer.in_features, layer.rank, bias=False), nn.Linear(layer.rank, layer.out_features)
+                )
+                model.set_submodule(layer.path, factors)
+            case Width():
+                fc1, fc2 = module.get_submodule("fc1"), module.get_submodule("fc2")
+                module.fc1 = nn.Linear(fc1.in_features, layer.width)  # type: ignore[arg-type]
+                module.fc2 = nn.Linear(layer.width, fc2.out_features)  # type: ignore[arg-type]
+
+
+def _read(path: Path) -> bytes:
+    if not path.is_file():
+        raise ArtifactError(f"{path.name} not found in {path.parent}")
+    return path.read_bytes()
