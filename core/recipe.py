@@ -9,7 +9,9 @@ class _Recipe(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     version: Literal[1] = 1
-    target_ratio: Annotated[float, Field(gt=0, lt=1, description="Fraction of all parameters to remove", examples=[0.5])]
+    target_ratio: Annotated[
+        float, Field(gt=0, lt=1, description="Fraction of all parameters to remove", examples=[0.5])
+    ]
     rank_budget: Annotated[
         float | None,
         Field(ge=0, le=1, description="Largest fraction of the attention parameters that low rank may remove"),
@@ -26,7 +28,9 @@ class FisherRecipe(_Recipe):
     """Two-sided Fisher low rank, optimal-brain-surgeon pruning, one global price, sequential re-fit. Training-free."""
 
     method: Literal["fisher"] = "fisher"
-    refit: Annotated[bool, Field(description="Sequential re-fit of the layers that write to the residual stream")] = True
+    refit: Annotated[bool, Field(description="Sequential re-fit of the layers that write to the residual stream")] = (
+        True
+    )
 
 
 class SvdMagnitudeRecipe(_Recipe):

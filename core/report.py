@@ -1,4 +1,4 @@
-"""What came out of a compression, with what it takes to trust it. Torch-free: the API serves it, the client reads it."""
+"""What came out of a compression, with what it takes to trust it. Torch-free: the API serves it."""
 
 from typing import Annotated, Literal
 

@@ -9,55 +9,49 @@ import json
 import math
 import time
 from pathlib import Path
+from typing import Any, Literal
 
 import timm
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from samples import fashion_mnist
 
 ARCHITECTURE = "vit_tiny_patch16_224"  # the registry entry whose class the keyword arguments reshape
-KWARGS = {
-    "img_size": 28, "patch_size": 4, "in_chans": 1, "num_classes": 10, "embed_dim": 160, "depth": 6, "num_heads": 5,
+KWARGS: dict[str, Any] = {
+    "img_size": 28, "patch_size": 4, "in_chans": 1, "num_classes": 10, "embed_dim": 128, "depth": 6, "num_heads": 4,
+    "class_token": False, "global_pool": "avg",  # learns faster than a class token: Beyer et al. 2022, arXiv 2205.01580
 }  # fmt: skip
 SEED = 0
-BATCH = 256
-LEARNING_RATE = 2e-3
+BATCH = 128
+LEARNING_RATE = 1e-3
 WEIGHT_DECAY = 0.05
-HALF_TOKEN_EPOCHS = 10  # half of the patches are dropped here: twice as fast, and a regulariser
-FULL_TOKEN_EPOCHS = 8
+EPOCHS = 16
 
 
 def augment(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Flip, shift by up to 2 pixels and erase a square, each image on its own. ``(batch, 1, 28, 28)`` in and out."""
+    """Flip, and shift by up to 2 pixels, each image on its own. ``(batch, 1, 28, 28)`` in and out."""
     count, _, height, width = images.shape
     flip = torch.rand(count, 1, 1, 1, generator=generator) < 0.5
-    images = torch.where(flip, images.flip(-1), images)
-    padded = F.pad(images, (2, 2, 2, 2), value=-fashion_mnist.MEAN / fashion_mnist.STD)
+    padded = F.pad(
+        torch.where(flip, images.flip(-1), images), (2, 2, 2, 2), value=-fashion_mnist.MEAN / fashion_mnist.STD
+    )
     dy, dx = torch.randint(0, 5, (2, count, 1), generator=generator)
     rows, columns = dy + torch.arange(height), dx + torch.arange(width)
-    index = torch.arange(count)[:, None, None]
-    shifted = padded[index, 0, rows[:, :, None], columns[:, None, :]][:, None]
-    size = 8
-    top, left = torch.randint(0, height - size, (2, count, 1), generator=generator)
-    in_rows = (torch.arange(height) >= top) & (torch.arange(height) < top + size)
-    in_columns = (torch.arange(width) >= left) & (torch.arange(width) < left + size)
-    erase = (torch.rand(count, generator=generator) < 0.25)[:, None, None] & in_rows[:, :, None] & in_columns[:, None]
-    return shifted.masked_fill(erase[:, None], 0.0)
+    return padded[torch.arange(count)[:, None, None], 0, rows[:, :, None], columns[:, None, :]][:, None]
 
 
 @torch.inference_mode()
 def top1(model: nn.Module, images: Tensor, labels: Tensor) -> float:
     model.eval()
-    hits = sum((model(x).argmax(-1) == y).sum().item() for x, y in zip(images.split(1000), labels.split(1000)))
-    return hits / len(labels)
+    answers = torch.cat([model(batch).argmax(-1) for batch in images.split(1000)])
+    return (answers == labels).double().mean().item()
 
 
-def load(split: str) -> tuple[Tensor, Tensor]:
-    images, labels = fashion_mnist.read(split)  # type: ignore[arg-type]
+def load(split: Literal["train", "test"]) -> tuple[Tensor, Tensor]:
+    images, labels = fashion_mnist.read(split)
     pixels = torch.from_numpy(images.copy()).float().div_(255).sub_(fashion_mnist.MEAN).div_(fashion_mnist.STD)
     return pixels[:, None], torch.from_numpy(labels.copy()).long()
 
@@ -67,30 +61,25 @@ def train(out: Path) -> None:
     generator = torch.Generator().manual_seed(SEED)
     images, labels = load("train")
     test_images, test_labels = load("test")
-    model: VisionTransformer = timm.create_model(ARCHITECTURE, **KWARGS, drop_path_rate=0.05)
-    half = timm.layers.PatchDropout(0.5)
+    model = timm.create_model(ARCHITECTURE, **KWARGS)
     decay = [p for p in model.parameters() if p.ndim > 1]
     plain = [p for p in model.parameters() if p.ndim <= 1]
     optimizer = torch.optim.AdamW(
         [{"params": decay, "weight_decay": WEIGHT_DECAY}, {"params": plain, "weight_decay": 0.0}]
     )
-    epochs = HALF_TOKEN_EPOCHS + FULL_TOKEN_EPOCHS
-    steps, step = epochs * (len(images) // BATCH), 0
+    steps, step = EPOCHS * (len(images) // BATCH), 0
     warmup = steps // 20
     history = []
-    for epoch in range(epochs):
+    for epoch in range(EPOCHS):
         started = time.monotonic()
         model.train()
-        model.patch_drop = half if epoch < HALF_TOKEN_EPOCHS else nn.Identity()
         order = torch.randperm(len(images), generator=generator)
         for picked in order[: len(order) // BATCH * BATCH].split(BATCH):
             progress = max(0.0, (step - warmup) / (steps - warmup))
             rate = LEARNING_RATE * min(1.0, (step + 1) / warmup) * 0.5 * (1 + math.cos(math.pi * progress))
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            with torch.autocast("cpu", torch.bfloat16):
-                logits = model(augment(images[picked], generator))
-                loss = F.cross_entropy(logits, labels[picked], label_smoothing=0.1)
+            loss = F.cross_entropy(model(augment(images[picked], generator)), labels[picked], label_smoothing=0.1)
             optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -89,16 +89,17 @@ def apply_plan_(model: nn.Module, plan: Plan) -> None:
 
     for layer in plan.layers:
         module = model.get_submodule(layer.path)
+        old = next(module.parameters())
+        like: dict[str, Any] = {"device": old.device, "dtype": old.dtype}
         match layer:
             case LowRank():
-                factors = nn.Sequential(
-                    nn.Linear(layer.in_features, layer.rank, bias=False), nn.Linear(layer.rank, layer.out_features)
-                )
-                model.set_submodule(layer.path, factors)
+                first = nn.Linear(layer.in_features, layer.rank, bias=False, **like)
+                second = nn.Linear(layer.rank, layer.out_features, **like)
+                model.set_submodule(layer.path, nn.Sequential(first, second))
             case Width():
-                fc1, fc2 = module.get_submodule("fc1"), module.get_submodule("fc2")
-                module.fc1 = nn.Linear(fc1.in_features, layer.width)  # type: ignore[arg-type]
-                module.fc2 = nn.Linear(layer.width, fc2.out_features)  # type: ignore[arg-type]
+                inputs, outputs = module.fc1.weight.shape[1], module.fc2.weight.shape[0]  # type: ignore[union-attr]
+                module.fc1 = nn.Linear(inputs, layer.width, **like)
+                module.fc2 = nn.Linear(layer.width, outputs, **like)
 
 
 def _read(path: Path) -> bytes:

@@ -1,0 +1,170 @@
+"""Images and labels: what a compression is calibrated on and what it is judged by, kept apart."""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from timm.data import create_transform
+from torch import Tensor
+from vitpress.artifact import ModelConfig
+
+from core.datasets import DatasetInfo, image_files
+from core.errors import DatasetError
+
+Batches = Iterable[tuple[Tensor, Tensor]]  # images (batch, channels, height, width), labels (batch,); iterable again
+
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Splits:
+    """``calibration`` chooses what goes, ``evaluation`` says what it cost. ``source``: given as two sets, or split."""
+
+    calibration: Batches
+    evaluation: Batches
+    source: Literal["given", "split"] = "given"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The calibration images in memory, and an evaluation set that has none of them."""
+
+    calibration: list[tuple[Tensor, Tensor]]
+    evaluation: "Distinct"
+    source: Literal["given", "split"]
+
+    @property
+    def calibration_images(self) -> int:
+        return sum(len(images) for images, _ in self.calibration)
+
+    @property
+    def input_size(self) -> tuple[int, int, int]:
+        channels, height, width = self.calibration[0][0].shape[1:]
+        return channels, height, width
+
+
+def prepare(data: Splits | Batches, calibration_images: int, seed: int) -> Prepared:
+    """Pick ``calibration_images`` at random, at most half of the images where there is one set to be split.
+
+    The evaluation set is told apart by its images' content, so a loader that shuffles anew on every pass is safe.
+    Raises ``DatasetError`` where either set would be empty.
+    """
+    rng = np.random.default_rng(seed)
+    if isinstance(data, Splits):
+        picked, _ = _reservoir(data.calibration, calibration_images, rng)
+        evaluation, source = data.evaluation, data.source
+    else:
+        whole = list(data) if isinstance(data, Iterator) else data
+        picked, count = _reservoir(whole, calibration_images, rng)
+        picked, evaluation, source = picked[: count // 2], whole, "split"
+    if not picked:
+        raise DatasetError("there are too few images: calibration and evaluation need one each at least")
+    calibration = [
+        (torch.stack([image for image, _ in chunk]), torch.stack([label for _, label in chunk]))
+        for chunk in (picked[start : start + BATCH] for start in range(0, len(picked), BATCH))
+    ]
+    return Prepared(calibration, Distinct(evaluation, frozenset(_fingerprint(image) for image, _ in picked)), source)
+
+
+def _reservoir(batches: Batches, size: int, rng: np.random.Generator) -> tuple[list[tuple[Tensor, Tensor]], int]:
+    """``size`` images picked uniformly in one pass (Vitter 1985, algorithm R), shuffled, and how many went by."""
+    picked: list[tuple[Tensor, Tensor]] = []
+    count = 0
+    for images, labels in batches:
+        for image, label in zip(images, torch.as_tensor(labels), strict=True):
+            count += 1
+            if len(picked) < size:
+                picked.append((image, label))
+            elif (place := int(rng.integers(count))) < size:
+                picked[place] = (image, label)
+    return [picked[index] for index in rng.permutation(len(picked))], count
+
+
+def open_splits(info: DatasetInfo, config: ModelConfig, calibration_images: int, seed: int) -> Splits:
+    """The folders of a dataset as batches, preprocessed as the model wants. Labels are the model's class indices.
+
+    Raises ``DatasetError`` where the dataset's classes are not the model's, or a split is empty.
+    """
+    label = _labels(info, config)
+    files = {
+        role: [(path, label[index]) for path, index in image_files(folder, info.classes)]
+        for role, folder in info.splits.items()
+    }
+    for role, found in files.items():
+        if len(found) < 2:
+            raise DatasetError(f"{info.name}: the {role} split has {len(found)} images, needs at least 2")
+    if "all" in files:
+        picked = _pick(len(files["all"]), min(calibration_images, len(files["all"]) // 2), seed)
+        calibration = [each for index, each in enumerate(files["all"]) if index in picked]
+        evaluation = [each for index, each in enumerate(files["all"]) if index not in picked]
+        return Splits(ImageFiles(calibration, config), ImageFiles(evaluation, config), "split")
+    picked = _pick(len(files["calibration"]), calibration_images, seed)
+    calibration = [each for index, each in enumerate(files["calibration"]) if index in picked]
+    return Splits(ImageFiles(calibration, config), ImageFiles(files["evaluation"], config), "given")
+
+
+class ImageFiles:
+    """Batches of decoded, preprocessed image files, in the order given."""
+
+    def __init__(self, files: list[tuple[Path, int]], config: ModelConfig) -> None:
+        self._files = files
+        self._mode = "L" if config.preprocessing.input_size[0] == 1 else "RGB"
+        self._transform = create_transform(**config.preprocessing.model_dump(), is_training=False)
+
+    def __len__(self) -> int:
+        """Batches, not images."""
+        return -(-len(self._files) // BATCH)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for start in range(0, len(self._files), BATCH):
+            chunk = self._files[start : start + BATCH]
+            images = torch.stack([self._read(path) for path, _ in chunk])
+            yield images, torch.tensor([label for _, label in chunk])
+
+    def _read(self, path: Path) -> Tensor:
+        try:
+            with Image.open(path) as image:
+                pixels: Tensor = self._transform(image.convert(self._mode))
+        except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+            raise DatasetError(f"{path.parent.name}/{path.name} is not a readable image: {error}") from error
+        return pixels
+
+
+class Distinct:
+    """``batches`` without the images that are in ``seen`` as well. ``dropped`` counts them, over the last pass."""
+
+    def __init__(self, batches: Batches, seen: frozenset[bytes]) -> None:
+        self._batches, self._seen, self.dropped = batches, seen, 0
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        self.dropped = 0
+        for images, labels in self._batches:
+            fresh = torch.tensor([_fingerprint(image) not in self._seen for image in images])
+            self.dropped += int((~fresh).sum())
+            if fresh.any():
+                yield images[fresh], labels[fresh]
+
+
+def _pick(count: int, wanted: int, seed: int) -> frozenset[int]:
+    if wanted >= count:
+        return frozenset(range(count))
+    return frozenset(np.random.default_rng(seed).choice(count, wanted, replace=False).tolist())
+
+
+def _labels(info: DatasetInfo, config: ModelConfig) -> list[int]:
+    """The model's class index of each of the dataset's classes: by name where the model names them, else by order."""
+    if config.class_names is None:
+        return list(range(len(info.classes)))
+    index = {name: position for position, name in enumerate(config.class_names)}
+    if unknown := [name for name in info.classes if name not in index]:
+        raise DatasetError(f"{info.name}: the model has no class named {', '.join(map(repr, unknown[:5]))}")
+    return [index[name] for name in info.classes]
+
+
+def _fingerprint(image: Tensor) -> bytes:
+    return hashlib.blake2b(image.contiguous().numpy().tobytes(), digest_size=16).digest()

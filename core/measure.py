@@ -1,0 +1,146 @@
+"""What a model costs and what it gets right, before against after, in one run and on the same images."""
+
+import time
+from collections.abc import Iterator, Sized
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import torch
+import torch.nn.functional as F
+from scipy import stats
+from torch import Tensor, nn
+
+from core.data import Batches
+from core.errors import DatasetError, NumericalError
+from core.progress import OnProgress, Progress, Stage
+from core.report import Accuracy, Change, Latency, McNemar, Proportion
+
+LATENCY_BATCHES = (1, 32)
+LATENCY_SECONDS = 1.5  # for each batch size, both models together
+WARM_UP = 3
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Pair(Generic[T]):
+    """One thing measured on both models."""
+
+    before: T
+    after: T
+
+
+def accuracies(
+    before: nn.Module, after: nn.Module, data: Batches, on_progress: OnProgress
+) -> tuple[Pair[Accuracy], Change]:
+    """Both models on every image of ``data``.
+
+    Raises ``DatasetError`` for labels that the model cannot give, ``NumericalError`` for logits that are not finite.
+    """
+    outcomes = [_outcome(before, after, images, labels) for images, labels in _counted(data, on_progress)]
+    if not outcomes:
+        raise DatasetError("no evaluation image is left that is not a calibration image as well")
+    names = outcomes[0].keys()
+    every = {name: torch.cat([outcome[name] for outcome in outcomes]) for name in names}
+    return Pair(_accuracy(every, "before"), _accuracy(every, "after")), _change(every)
+
+
+@torch.inference_mode()
+def _outcome(before: nn.Module, after: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """By image: what each model got right in its first and first five answers, agreement, and KL(before ‖ after)."""
+    device = next(before.parameters()).device
+    logits = {name: model(images.to(device)).double().cpu() for name, model in (("before", before), ("after", after))}
+    classes = logits["before"].shape[-1]
+    if not all(each.isfinite().all() for each in logits.values()):
+        raise NumericalError("logits are not finite on the evaluation images")
+    if labels.min() < 0 or labels.max() >= classes:
+        raise DatasetError(f"labels must be in [0, {classes}), got {int(labels.min())} to {int(labels.max())}")
+    top = {name: each.topk(min(5, classes)).indices for name, each in logits.items()}
+    outcome = {f"{name}_top1": each[:, 0] == labels for name, each in top.items()}
+    if classes > 5:
+        outcome |= {f"{name}_top5": (each == labels[:, None]).any(1) for name, each in top.items()}
+    log_before, log_after = (each.log_softmax(-1) for each in logits.values())
+    return outcome | {
+        "agree": top["before"][:, 0] == top["after"][:, 0],
+        "kl": F.kl_div(log_after, log_before, reduction="none", log_target=True).sum(-1),
+    }
+
+
+def _counted(data: Batches, on_progress: OnProgress) -> Iterator[tuple[Tensor, Tensor]]:
+    total = len(data) if isinstance(data, Sized) else None
+    for index, batch in enumerate(data):
+        yield batch
+        if total:
+            on_progress(Progress(Stage.EVALUATE, min(1.0, (index + 1) / total)))
+
+
+def _accuracy(every: dict[str, Tensor], name: str) -> Accuracy:
+    top5 = every.get(f"{name}_top5")
+    return Accuracy(
+        top1=proportion(every[f"{name}_top1"]),
+        top5=None if top5 is None else proportion(top5),
+        images=len(every[f"{name}_top1"]),
+    )
+
+
+def _change(every: dict[str, Tensor]) -> Change:
+    before, after = every["before_top1"], every["after_top1"]
+    only_before, only_after = int((before & ~after).sum()), int((after & ~before).sum())
+    errors_before, errors_after = int((~before).sum()), int((~after).sum())
+    differing = only_before + only_after
+    return Change(
+        relative_increase_in_error=(errors_after - errors_before) / errors_before if errors_before else None,
+        mcnemar=McNemar(
+            only_before_right=only_before,
+            only_after_right=only_after,
+            p_value=float(stats.binomtest(only_before, differing).pvalue) if differing else 1.0,
+        ),
+        agreement=proportion(every["agree"]),
+        kl_nats=float(every["kl"].mean()),
+    )
+
+
+def proportion(hits: Tensor) -> Proportion:
+    """Of the images in ``hits`` that are true, with its 95 % Wilson score interval (Wilson 1927)."""
+    found = stats.binomtest(int(hits.sum()), len(hits))
+    interval = found.proportion_ci(method="wilson")
+    return Proportion(value=found.statistic, low=float(interval.low), high=float(interval.high))
+
+
+def latencies(before: nn.Module, after: nn.Module, input_size: tuple[int, int, int]) -> Pair[tuple[Latency, ...]]:
+    """Both models, turn about, so that a noisy machine disturbs both alike."""
+    pairs = [_latency_pair(before, after, batch, input_size) for batch in LATENCY_BATCHES]
+    return Pair(tuple(pair.before for pair in pairs), tuple(pair.after for pair in pairs))
+
+
+@torch.inference_mode()
+def _latency_pair(before: nn.Module, after: nn.Module, batch: int, input_size: tuple[int, int, int]) -> Pair[Latency]:
+    reference = next(before.parameters())
+    images = torch.randn(batch, *input_size, device=reference.device, dtype=reference.dtype)
+    for model in (before, after):
+        for _ in range(WARM_UP):
+            model(images)
+    times: tuple[list[float], list[float]] = ([], [])
+    deadline = time.monotonic() + LATENCY_SECONDS
+    while not times[0] or time.monotonic() < deadline:
+        for model, taken in zip((before, after), times, strict=True):
+            taken.append(_milliseconds(model, images))
+    return Pair(*(_latency(batch, taken) for taken in times))
+
+
+def _milliseconds(model: nn.Module, images: Tensor) -> float:
+    _wait_for(images.device)
+    start = time.perf_counter()
+    model(images)
+    _wait_for(images.device)
+    return (time.perf_counter() - start) * 1e3
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _latency(batch: int, milliseconds: list[float]) -> Latency:
+    p50, p95 = torch.tensor(milliseconds).double().quantile(torch.tensor([0.5, 0.95]).double()).tolist()
+    return Latency(batch=batch, p50_ms=p50, p95_ms=p95, images_per_second=batch / p50 * 1e3)
