@@ -11,11 +11,10 @@ from itertools import pairwise
 from math import exp
 from typing import Literal
 
-from vitpress.plan import Dense, Layer, LowRank, Plan, Width
-
 from core.errors import NothingToCompressError, UnreachableTargetError
 from core.recipe import FisherRecipe, SvdMagnitudeRecipe
 from core.shapes import FeedForwardShape, LayerShape, LinearShape, ModelShape
+from vitpress.plan import Dense, Layer, LowRank, Plan, Width
 
 MULTIPLE = 8  # what matrix kernels like; finer only where a model is too small to hit its target in such steps
 STEP_FRACTION = 0.004  # of all parameters that one step may remove: keeps the 1 % promise with room to spare

@@ -4,11 +4,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from vitpress import artifact
-from vitpress.artifact import REPORT, WEIGHTS, ModelConfig
 
 from core.pipeline import Compressed
 from core.report import Report
+from vitpress import artifact
+from vitpress.artifact import REPORT, WEIGHTS, ModelConfig
 
 
 def export(compressed: Compressed, config: ModelConfig, directory: Path) -> Report:

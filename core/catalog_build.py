@@ -8,11 +8,11 @@ from typing import Any
 
 import timm
 import torch
-from vitpress.artifact import CONFIG, read_config
 
 from core.catalog import DATA
 from core.families import describe
 from core.shapes import ModelShape
+from vitpress.artifact import CONFIG, read_config
 
 TIMM_MODULES = ("vision_transformer", "deit")  # files of timm.models whose classes core.families has adapters for
 SAMPLES = Path(__file__).parents[1] / "samples"

@@ -11,10 +11,10 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from timm.data import create_transform
 from torch import Tensor
-from vitpress.artifact import ModelConfig
 
 from core.datasets import DatasetInfo, image_files
 from core.errors import DatasetError
+from vitpress.artifact import ModelConfig
 
 Batches = Iterable[tuple[Tensor, Tensor]]  # images (batch, channels, height, width), labels (batch,); iterable again
 

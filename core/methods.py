@@ -6,7 +6,6 @@ Each step is a module of its own; here they are strung together.
 
 from timm.layers import Mlp
 from torch import nn
-from vitpress.plan import Plan
 
 from core.allocate import allocate, curve, dry_run, sizes
 from core.calibrate import Moments, calibrate
@@ -18,6 +17,7 @@ from core.rebuild import rebuild
 from core.recipe import FisherRecipe, SvdMagnitudeRecipe
 from core.refit import can_refit, refit_
 from core.shapes import LayerShape, LinearShape, ModelShape
+from vitpress.plan import Plan
 
 Compression = tuple[nn.Module, Plan]
 

@@ -10,11 +10,11 @@ from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
 from timm.data import ImageNetInfo, infer_imagenet_subset, resolve_model_data_config
 from torch import nn
-from vitpress import artifact
-from vitpress.artifact import WEIGHTS, ModelConfig, Preprocessing
 
 from core import catalog
 from core.errors import HubUnreachableError
+from vitpress import artifact
+from vitpress.artifact import WEIGHTS, ModelConfig, Preprocessing
 
 SAMPLE = "sample:"
 HUB_TIMEOUT_SECONDS = 10  # for one probe: the hub's own client retries for minutes before it gives up

@@ -8,7 +8,6 @@ from importlib.metadata import version
 import timm
 import torch
 from torch import Tensor, nn
-from vitpress.plan import Plan
 
 from core import measure, methods
 from core.allocate import dry_run
@@ -17,6 +16,7 @@ from core.families import describe, macs_of
 from core.progress import OnProgress, Progress, Stage, StageClock, ignore
 from core.recipe import FisherRecipe, SvdMagnitudeRecipe
 from core.report import Accuracy, Constraint, DataUse, Environment, Latency, Measured, Report
+from vitpress.plan import Plan
 
 TOLERANCE = 0.01  # of the parameters, between the ratio asked for and the one achieved
 
@@ -51,10 +51,10 @@ def compress(
 
     clock(Progress(Stage.CALIBRATE, 0.0))
     prepared = prepare(data, recipe.calibration_images, recipe.seed)
-    shape = describe(model, prepared.input_size)
+    original = copy.deepcopy(model).eval()
+    shape = describe(original, prepared.input_size)
     dry_run(shape, recipe)  # refuses what no data could make possible
 
-    original = copy.deepcopy(model).eval().requires_grad_(False)
     smaller, plan = methods.run(recipe, original, shape, prepared, clock)
 
     clock(Progress(Stage.EVALUATE, 0.0))

@@ -5,11 +5,11 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from vitpress.artifact import apply_plan_
-from vitpress.plan import LowRank, Plan, Width
 
 from core.lowrank import LowRankCandidate
 from core.prune import PruneCandidate
+from vitpress.artifact import apply_plan_
+from vitpress.plan import LowRank, Plan, Width
 
 Candidates = Mapping[str, LowRankCandidate | PruneCandidate]  # by the layer's path
 

@@ -53,7 +53,8 @@ def refit_(
         old, new = original.get_submodule(f"blocks.{index}"), compressed.get_submodule(f"blocks.{index}")
         assert isinstance(old, Block)
         assert isinstance(new, Block)
-        known = {name: moments[f"blocks.{index}.{name}"] for name in ("attn.qkv", "attn.proj", "mlp.fc2")}
+        prefix = f"blocks.{index}."
+        known = {path.removeprefix(prefix): each for path, each in moments.items() if path.startswith(prefix)}
         x_original, x_compressed = _refit_block_(old, new, x_original, x_compressed, known)
         on_block((index + 1) / depth)
 
@@ -67,8 +68,7 @@ def _refit_block_(
     def both(one: Stream, other: Stream) -> Iterator[tuple[Tensor, Tensor]]:
         return ((a.to(device), b.to(device)) for a, b in zip(one, other, strict=True))
 
-    qkv = new.get_submodule("attn.qkv")
-    if isinstance(qkv, nn.Sequential):
+    if "attn.qkv" in moments and isinstance(qkv := new.get_submodule("attn.qkv"), nn.Sequential):
         qkv_of = old.get_submodule("attn.qkv")
         _fit_(
             _writer(qkv),
@@ -77,27 +77,29 @@ def _refit_block_(
         )
 
     y_original = [_after_attention(old, x.to(device)).cpu() for x in x_original]
-    proj = _writer(new.get_submodule("attn.proj"))
-    _fit_(
-        proj,
-        (
-            (_input_of(proj, new.attn, new.norm1(x)), (y_o - x) / _scale(new.ls1))
-            for y_o, x in both(y_original, x_compressed)
-        ),
-        moments["attn.proj"],
-    )
+    if "attn.proj" in moments:
+        proj = _writer(new.get_submodule("attn.proj"))
+        _fit_(
+            proj,
+            (
+                (_input_of(proj, new.attn, new.norm1(x)), (y_o - x) / _scale(new.ls1))
+                for y_o, x in both(y_original, x_compressed)
+            ),
+            moments["attn.proj"],
+        )
 
     y_compressed = [_after_attention(new, x.to(device)).cpu() for x in x_compressed]
     z_original = [_after_feed_forward(old, y.to(device)).cpu() for y in y_original]
-    fc2 = _writer(new.get_submodule("mlp.fc2"))
-    _fit_(
-        fc2,
-        (
-            (_input_of(fc2, new.mlp, new.norm2(y)), (z_o - y) / _scale(new.ls2))
-            for z_o, y in both(z_original, y_compressed)
-        ),
-        moments["mlp.fc2"],
-    )
+    if "mlp.fc2" in moments:
+        fc2 = _writer(new.get_submodule("mlp.fc2"))
+        _fit_(
+            fc2,
+            (
+                (_input_of(fc2, new.mlp, new.norm2(y)), (z_o - y) / _scale(new.ls2))
+                for z_o, y in both(z_original, y_compressed)
+            ),
+            moments["mlp.fc2"],
+        )
     return z_original, [_after_feed_forward(new, y.to(device)).cpu() for y in y_compressed]
 
 

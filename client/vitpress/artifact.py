@@ -97,9 +97,11 @@ def apply_plan_(model: nn.Module, plan: Plan) -> None:
                 second = nn.Linear(layer.rank, layer.out_features, **like)
                 model.set_submodule(layer.path, nn.Sequential(first, second))
             case Width():
-                inputs, outputs = module.fc1.weight.shape[1], module.fc2.weight.shape[0]  # type: ignore[union-attr]
-                module.fc1 = nn.Linear(inputs, layer.width, **like)
-                module.fc2 = nn.Linear(layer.width, outputs, **like)
+                fc1, fc2 = module.fc1, module.fc2
+                assert isinstance(fc1, nn.Linear)
+                assert isinstance(fc2, nn.Linear)
+                module.fc1 = nn.Linear(fc1.in_features, layer.width, **like)
+                module.fc2 = nn.Linear(layer.width, fc2.out_features, **like)
 
 
 def _read(path: Path) -> bytes:

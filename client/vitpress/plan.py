@@ -1,4 +1,4 @@
-"""The plan: what each layer of a compressed model looks like. Versioned JSON, torch-free; the loader rebuilds from it."""
+"""The plan: what each layer of a compressed model looks like. Versioned, torch-free; the loader rebuilds from it."""
 
 from typing import Annotated, Literal
 
@@ -14,7 +14,8 @@ class _Layer(_Value):
     parameters_before: int
     parameters_after: int
     predicted_loss: Annotated[
-        float | None, Field(description="Second-order estimate of the added cross-entropy, nats an image; None: no data")
+        float | None,
+        Field(description="Second-order estimate of the added cross-entropy, nats an image; None: no data"),
     ]
 
 

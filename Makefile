@@ -1,0 +1,59 @@
+# Everything works from a fresh clone: each target installs what it needs first.
+
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip --disable-pip-version-check install --quiet --constraint constraints.txt
+DISTRIBUTIONS := pyproject.toml client/pyproject.toml constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help demo up test lint types format bench openapi catalog clean
+
+help:  ## List the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
+
+demo: $(VENV)/embedded  ## Compress the sample model through the whole service, and show the result
+	$(BIN)/python -m samples.demo
+
+up: $(VENV)/embedded  ## Run the whole service on this machine until Ctrl-C
+	$(BIN)/vitpress up
+
+test: $(VENV)/dev  ## Run all tests, against real PostgreSQL, Redis and S3 servers
+	@tests/need-postgresql.sh
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/dev  ## Check style, formatting and the layers' imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: $(VENV)/dev  ## Check types
+	$(BIN)/mypy .
+
+format: $(VENV)/dev  ## Format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/dev  ## Measure every method on the sample and rewrite benchmarks/results
+	$(BIN)/python -m benchmarks.methods
+
+openapi: $(VENV)/dev  ## Rewrite openapi.json from the code
+	$(BIN)/python -m api.openapi
+
+catalog: $(VENV)/dev  ## Rewrite core/catalog.json from timm's registry and the samples
+	$(BIN)/python -m core.catalog_build
+
+clean:  ## Remove the virtual environment and what the service stored
+	rm -rf $(VENV) .vitpress
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/embedded: $(DISTRIBUTIONS) | $(VENV)/bin/python
+	$(PIP) --editable "client[torch]" --editable ".[embedded]"
+	@touch $@
+
+$(VENV)/dev: $(DISTRIBUTIONS) | $(VENV)/bin/python
+	$(PIP) --editable "client[torch]" --editable ".[dev]"
+	@touch $@ $(VENV)/embedded

@@ -1,0 +1,65 @@
+"""The HTTP API as one application: what lives with the server, what every request passes, and where the routes are.
+
+This process never imports torch or timm. Run it by ``uvicorn api.app:create_app --factory``.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from importlib.metadata import version
+from typing import TypedDict
+
+from anyio import CapacityLimiter
+from fastapi import FastAPI
+
+from api import artifacts, datasets, errors, events, health, jobs, models, openapi, plans, problems, shutdown
+from api.dependencies import Resources
+from api.middleware import BodyLimit, HeadAsGet, RequestId
+from store.blobs import Blobs
+from store.session import engine
+from store.settings import Settings, get_settings
+
+
+class State(TypedDict):
+    resources: Resources
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    settings = settings or get_settings()
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[State]:
+        database = engine(settings)
+        blobs = Blobs.open(settings)
+        with shutdown.announced() as stopping:
+            yield {
+                "resources": Resources(
+                    settings=settings,
+                    engine=database,
+                    blobs=blobs,
+                    watchers=CapacityLimiter(8),
+                    probes=CapacityLimiter(6),
+                    stopping=stopping,
+                )
+            }
+        database.dispose()
+
+    app = FastAPI(
+        title="vitpress",
+        version=version("vitpress-server"),
+        description="Compression of Vision Transformers as a service. Errors are RFC 9457 problem details.",
+        lifespan=lifespan,
+        redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,
+        responses=errors.responses(statuses=[HTTPStatus.INTERNAL_SERVER_ERROR]),
+    )
+    app.add_middleware(BodyLimit)
+    app.add_middleware(HeadAsGet)
+    app.add_middleware(RequestId)  # the outermost
+    problems.install(app)
+    openapi.install(app)
+    may_answer = errors.responses(errors.InvalidRequestError, *errors.DATABASE_UNREACHABLE)
+    for resource in (jobs, events, artifacts, plans, models, datasets):
+        app.include_router(resource.router, responses=may_answer)
+    app.include_router(health.router)
+    return app

@@ -1,0 +1,90 @@
+"""A finished job's files. Only what the database lists is served: a name never becomes a path."""
+
+import re
+from http import HTTPStatus
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Request, Response
+from fastapi.responses import StreamingResponse
+
+from api import ranges
+from api.dependencies import Database, Found, JobId
+from api.errors import RangeNotSatisfiableError, responses
+from api.schemas import Artifact, ArtifactList
+from store import jobs
+from store.errors import ArtifactNotFoundError, BlobNotFoundError, JobNotFoundError
+from store.session import transaction
+
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]")  # the rest may stand between quotes in any header
+_BINARY = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+
+router = APIRouter(prefix="/v1/jobs/{job_id}/artifacts", tags=["artifacts"])
+
+
+@router.get("", name="list_artifacts", summary="List a job's artifacts", responses=responses(JobNotFoundError))
+def list_(job_id: JobId, engine: Database, request: Request) -> ArtifactList:
+    """Empty until the job has succeeded."""
+    with transaction(engine, read_only=True) as session:
+        views = jobs.artifacts(session, job_id)
+    return ArtifactList(
+        items=[
+            Artifact(
+                name=view.name,
+                size=view.size,
+                sha256=view.sha256,
+                media_type=view.media_type,
+                url=request.url_for("get_artifact", job_id=job_id, name=view.name).path,
+            )
+            for view in views
+        ]
+    )
+
+
+@router.get(
+    "/{name}",
+    name="get_artifact",
+    summary="Download an artifact",
+    response_class=StreamingResponse,
+    response_description="The file",
+    responses=responses(JobNotFoundError, ArtifactNotFoundError, BlobNotFoundError, RangeNotSatisfiableError)
+    | {
+        200: {"content": _BINARY},
+        206: {"content": _BINARY, "description": "The range asked for"},
+        304: {"description": "The copy that `If-None-Match` names is the current one"},
+    },
+)
+def get(
+    job_id: JobId,
+    name: str,
+    found: Found,
+    range_: Annotated[
+        str | None, Header(alias="Range", description="One byte range; several are answered whole")
+    ] = None,
+    if_range: Annotated[str | None, Header()] = None,
+    if_none_match: Annotated[str | None, Header()] = None,
+) -> Response:
+    """Streamed. Its strong `ETag` is the file's SHA-256; a broken download resumes with `Range` and `If-Range`."""
+    with transaction(found.engine, read_only=True) as session:
+        artifact = next((each for each in jobs.artifacts(session, job_id) if each.name == name), None)
+    if artifact is None:
+        raise ArtifactNotFoundError(job_id, name)
+    etag = f'"{artifact.sha256}"'
+    if ranges.not_modified(if_none_match, etag):
+        return Response(status_code=HTTPStatus.NOT_MODIFIED, headers={"ETag": etag})
+    part = ranges.requested(range_, if_range, artifact.size, etag)
+    start, end = part or (0, artifact.size)
+    headers = {
+        "ETag": etag,
+        "Accept-Ranges": "bytes",
+        "Content-Length": str(end - start),
+        "Content-Disposition": f'attachment; filename="{_UNSAFE.sub("_", name)}"',
+        "X-Content-Type-Options": "nosniff",
+    }
+    if part:
+        headers["Content-Range"] = f"bytes {start}-{end - 1}/{artifact.size}"
+    return StreamingResponse(
+        found.blobs.stream(artifact.blob_key, start, end),
+        HTTPStatus.PARTIAL_CONTENT if part else HTTPStatus.OK,
+        headers,
+        artifact.media_type,
+    )

@@ -1,0 +1,162 @@
+"""What an error becomes in HTTP: ``RULES`` alone says so. ``api.problems`` answers by it, OpenAPI declares from it."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, TypeVar
+
+from obstore.exceptions import BaseError as BlobStoreError
+from sqlalchemy import exc as sql
+
+from core.errors import (
+    DatasetError,
+    NothingToCompressError,
+    UnknownDatasetError,
+    UnknownModelError,
+    UnreachableTargetError,
+    VitpressError,
+)
+from store.errors import ArtifactNotFoundError, BlobNotFoundError, JobFinishedError, JobNotFoundError
+
+MEDIA_TYPE = "application/problem+json"
+DATABASE_UNREACHABLE = (sql.OperationalError, sql.InterfaceError, sql.TimeoutError)
+# What any route with a JSON body may answer.
+BODY_STATUSES = (
+    HTTPStatus.BAD_REQUEST,
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+)
+
+# RFC 9110's name: http.HTTPStatus has it from Python 3.13 on only
+_PHRASES = {HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "Content Too Large"}
+
+T = TypeVar("T")
+
+
+class InvalidRequestError(VitpressError):
+    """Fields of the request are at fault. ``errors``: one object for each, as in the schema ``FieldProblem``."""
+
+    code = "invalid_request"
+
+    def __init__(self, errors: Sequence[dict[str, Any]]) -> None:
+        places = [each.get("pointer") or each.get("field") or "body" for each in errors]
+        super().__init__("; ".join(f"{place}: {each['message']}" for place, each in zip(places, errors, strict=True)))
+        self.errors = errors
+
+
+class ResultNotReadyError(VitpressError):
+    """The report or plan of a job that has not succeeded."""
+
+    code = "report_not_ready"
+
+    def __init__(self, job_id: str, state: str) -> None:
+        super().__init__(f"job {job_id} is {state}; its results exist once it has succeeded")
+        self.state = state
+
+
+class RangeNotSatisfiableError(VitpressError):
+    """The range begins behind the end of a file of ``size`` bytes."""
+
+    code = "range_not_satisfiable"
+
+    def __init__(self, size: int) -> None:
+        super().__init__(f"the file has {size} bytes")
+        self.size = size
+
+
+class ServiceNotReadyError(VitpressError):
+    """``checks``: ``ok`` or what is wrong, by service."""
+
+    code = "not_ready"
+
+    def __init__(self, checks: dict[str, str]) -> None:
+        super().__init__(f"not ready: {', '.join(name for name, state in checks.items() if state != 'ok')}")
+        self.checks = checks
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How one class of errors looks in HTTP.
+
+    ``shown``: the error's attributes that become members of the problem. ``pointer``: the field of a request body that
+    the error is about. ``code`` and ``detail`` replace the error's own, for errors whose text is not for clients.
+    """
+
+    status: HTTPStatus
+    title: str
+    shown: tuple[str, ...] = ()
+    pointer: str | None = None
+    code: str | None = None
+    detail: str | None = None
+
+
+_DATABASE = Rule(
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    "Database unreachable",
+    code="database_unreachable",
+    detail="the database does not answer",
+)
+
+RULES: dict[type[Exception], Rule] = {
+    InvalidRequestError: Rule(HTTPStatus.UNPROCESSABLE_ENTITY, "Invalid request", shown=("errors",)),
+    UnknownModelError: Rule(HTTPStatus.NOT_FOUND, "Unknown model", shown=("near",), pointer="/model"),
+    NothingToCompressError: Rule(HTTPStatus.UNPROCESSABLE_ENTITY, "Nothing to compress", pointer="/model"),
+    UnknownDatasetError: Rule(HTTPStatus.NOT_FOUND, "Unknown dataset", shown=("known",), pointer="/dataset"),
+    DatasetError: Rule(HTTPStatus.UNPROCESSABLE_ENTITY, "Unusable dataset", pointer="/dataset"),
+    UnreachableTargetError: Rule(
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        "Unreachable target ratio",
+        shown=("requested", "reachable"),
+        pointer="/recipe/target_ratio",
+    ),
+    JobNotFoundError: Rule(HTTPStatus.NOT_FOUND, "No such job"),
+    JobFinishedError: Rule(HTTPStatus.CONFLICT, "Job already finished", shown=("state",)),
+    ResultNotReadyError: Rule(HTTPStatus.CONFLICT, "No results yet", shown=("state",)),
+    ArtifactNotFoundError: Rule(HTTPStatus.NOT_FOUND, "No such artifact"),
+    RangeNotSatisfiableError: Rule(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, "Range not satisfiable"),
+    ServiceNotReadyError: Rule(HTTPStatus.SERVICE_UNAVAILABLE, "Not ready", shown=("checks",)),
+    BlobNotFoundError: Rule(HTTPStatus.GONE, "File lost", detail="the file is no longer in the blob store"),
+    BlobStoreError: Rule(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "Blob store unreachable",
+        code="blob_store_unreachable",
+        detail="the store of the artifacts does not answer",
+    ),
+} | dict.fromkeys(DATABASE_UNREACHABLE, _DATABASE)
+
+
+def checked(*steps: Callable[[], T]) -> list[T]:
+    """What every step returns. Those that find a field of the body at fault are reported together."""
+    results, faults = [], []
+    for step in steps:
+        try:
+            results.append(step())
+        except VitpressError as error:
+            rule = RULES.get(type(error))
+            if rule is None or rule.pointer is None:
+                raise
+            fault = {"pointer": rule.pointer, "code": error.code, "message": str(error)}
+            faults.append(fault | shown(error, rule))
+    if faults:
+        raise InvalidRequestError(faults)
+    return results
+
+
+def responses(*errors: type[Exception], statuses: Iterable[HTTPStatus] = ()) -> dict[int | str, dict[str, Any]]:
+    """The OpenAPI declaration of what a route may answer instead of its result."""
+    titles: dict[int, list[str]] = {status: [phrase(status)] for status in statuses}
+    for rule in (RULES[each] for each in errors):
+        titles.setdefault(rule.status, []).append(rule.title)
+    schema = {"$ref": "#/components/schemas/Problem"}
+    return {
+        status: {"description": "; ".join(dict.fromkeys(names)), "content": {MEDIA_TYPE: {"schema": schema}}}
+        for status, names in titles.items()
+    }
+
+
+def shown(error: Exception, rule: Rule) -> dict[str, Any]:
+    return {name: getattr(error, name) for name in rule.shown}
+
+
+def phrase(status: HTTPStatus) -> str:
+    return _PHRASES.get(status, status.phrase)

@@ -1,0 +1,141 @@
+"""Jobs: submit, look, cancel. A job is committed, then rung for: it is accepted even if nobody hears the bell."""
+
+from http import HTTPStatus
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+
+from api.dependencies import Database, Found, JobCursor, JobId, Limit, encode_cursor
+from api.errors import BODY_STATUSES, ResultNotReadyError, checked, responses
+from api.plans import planned
+from api.schemas import Job, JobLinks, JobPage, JobRequest, Text
+from core import datasets
+from core.report import Report
+from store import jobs
+from store.errors import JobFinishedError, JobNotFoundError
+from store.queue import ring
+from store.session import transaction
+from store.tables import JobState
+from store.values import JobView
+from vitpress.plan import Plan
+
+POLL_AFTER_SECONDS = "2"  # the shortest jobs take tens of seconds
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+
+
+@router.post(
+    "",
+    name="create_job",
+    summary="Submit a job",
+    status_code=HTTPStatus.ACCEPTED,
+    response_description="Queued; `Location` is the job",
+    responses=responses(statuses=BODY_STATUSES),
+)
+def create(body: JobRequest, found: Found, request: Request, response: Response) -> Job:
+    """Checks at once that the model and the dataset exist and that the ratio can be reached; queues the job."""
+    settings = found.settings
+    checked(
+        lambda: planned(body),
+        lambda: datasets.describe(body.dataset, settings.samples_dir, settings.datasets_dir),
+    )
+    with transaction(found.engine) as session:
+        view = jobs.create(
+            session,
+            model=body.model,
+            dataset=body.dataset,
+            recipe=body.recipe,
+            name=body.name,
+            labels=body.labels,
+            timeout_seconds=body.timeout_seconds,
+            max_attempts=settings.max_attempts,
+        )
+    ring(settings, view.id, view.queue)
+    job = _shown(view, request)
+    response.headers["Location"] = job.links.self
+    response.headers["Retry-After"] = POLL_AFTER_SECONDS
+    return job
+
+
+@router.get("", name="list_jobs", summary="List jobs")
+def list_(
+    engine: Database,
+    request: Request,
+    cursor: JobCursor,
+    state: Annotated[list[JobState], Query(description="Repeat it for any of several")] = [],  # noqa: B006 - FastAPI's way
+    model: Annotated[Text | None, Query()] = None,
+    dataset: Annotated[Text | None, Query()] = None,
+    limit: Limit = 50,
+) -> JobPage:
+    """Newest first. Jobs that arrive while you turn the pages do not shift them."""
+    with transaction(engine, read_only=True) as session:
+        page = jobs.list_(session, states=state, model=model, dataset=dataset, cursor=cursor, limit=limit)
+    return JobPage(
+        items=[_shown(view, request) for view in page.items],
+        next_cursor=None if page.next_cursor is None else encode_cursor(page.next_cursor),
+    )
+
+
+@router.get("/{job_id}", name="get_job", summary="Show a job", responses=responses(JobNotFoundError))
+def get(job_id: JobId, engine: Database, request: Request) -> Job:
+    with transaction(engine, read_only=True) as session:
+        return _shown(jobs.get(session, job_id), request)
+
+
+@router.post(
+    "/{job_id}/cancel",
+    name="cancel_job",
+    summary="Cancel a job",
+    status_code=HTTPStatus.ACCEPTED,
+    responses=responses(JobNotFoundError, JobFinishedError),
+)
+def cancel(job_id: JobId, engine: Database, request: Request) -> Job:
+    """A queued job is cancelled at once, a running one within seconds. Asking again changes nothing."""
+    with transaction(engine) as session:
+        return _shown(jobs.request_cancel(session, job_id), request)
+
+
+@router.get(
+    "/{job_id}/report",
+    name="get_report",
+    summary="Show a job's report",
+    responses=responses(JobNotFoundError, ResultNotReadyError),
+)
+def get_report(job_id: JobId, engine: Database) -> Report:
+    """What the compression brought and what it cost, measured on the worker."""
+    with transaction(engine, read_only=True) as session:
+        report = jobs.report(session, job_id)
+        if report is None:
+            raise ResultNotReadyError(job_id, jobs.get(session, job_id).state)
+    return report
+
+
+@router.get(
+    "/{job_id}/plan",
+    name="get_plan",
+    summary="Show a job's plan",
+    responses=responses(JobNotFoundError, ResultNotReadyError),
+)
+def get_plan(job_id: JobId, engine: Database) -> Plan:
+    """What each layer of the compressed model looks like."""
+    with transaction(engine, read_only=True) as session:
+        plan = jobs.plan(session, job_id)
+        if plan is None:
+            raise ResultNotReadyError(job_id, jobs.get(session, job_id).state)
+    return plan
+
+
+def _shown(view: JobView, request: Request) -> Job:
+    def path(route: str) -> str:
+        return request.url_for(route, job_id=view.id).path
+
+    links = JobLinks(
+        self=path("get_job"),
+        events=path("watch_job"),
+        plan=path("get_plan"),
+        report=path("get_report"),
+        artifacts=path("list_artifacts"),
+        cancel=path("cancel_job"),
+    )
+    shown = {name: getattr(view, name) for name in Job.model_fields if name != "links"}
+    return Job.model_validate(shown | {"links": links})

@@ -1,0 +1,88 @@
+"""What every request passes through: it gets an id, its body has a limit, and HEAD is answered wherever GET is."""
+
+import re
+from uuid import uuid4
+
+import anyio
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from structlog.contextvars import bound_contextvars
+
+MAX_BODY_BYTES = 1 << 20  # hundreds of times the largest sensible job
+
+_ACCEPTABLE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")  # it goes into logs and headers as it comes
+
+
+class RequestId:
+    """Takes the client's ``X-Request-ID`` or makes one; it is in the response and in every log line of the request."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        given = Headers(scope=scope).get("x-request-id", "")
+        request_id = given if _ACCEPTABLE_ID.fullmatch(given) else uuid4().hex
+        scope.setdefault("state", {})["request_id"] = request_id
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["X-Request-ID"] = request_id
+            await send(message)
+
+        with bound_contextvars(request_id=request_id):
+            return await self.app(scope, receive, send_with_id)
+
+
+class BodyLimit:
+    """Ends the reading of a body that is, or says that it is, larger than ``MAX_BODY_BYTES``.
+
+    Starlette's own limit answers in plain text; this one raises where the route reads, so that it becomes a problem.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        announced = Headers(scope=scope).get("content-length", "")
+        too_large = HTTPException(413, f"a body may have {MAX_BODY_BYTES} bytes")
+        read = 0
+
+        async def receive_some() -> Message:
+            nonlocal read
+            if announced.isdecimal() and int(announced) > MAX_BODY_BYTES:
+                raise too_large
+            message = await receive()
+            read += len(message.get("body", b""))
+            if read > MAX_BODY_BYTES:
+                raise too_large
+            return message
+
+        return await self.app(scope, receive_some, send)
+
+
+class HeadAsGet:
+    """Answers HEAD with the headers that GET would have, and stops the route as soon as they are there."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self.app(scope, receive, send)
+            return
+        headers = [(name, value) for name, value in scope["headers"] if name != b"range"]  # defined for GET alone
+
+        with anyio.CancelScope() as answered:
+
+            async def send_head(message: Message) -> None:
+                if message["type"] == "http.response.start":
+                    await send(message)
+                    await send({"type": "http.response.body", "body": b""})
+                    answered.cancel()
+
+            await self.app({**scope, "method": "GET", "headers": headers}, receive, send_head)

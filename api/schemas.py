@@ -1,0 +1,207 @@
+"""What goes over the wire. Requests forbid what they do not know; responses have no defaults, so none is forgotten."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+
+from core.progress import Stage
+from core.recipe import Recipe
+from core.report import Constraint
+from core.shapes import ModelShape
+from store.tables import EventKind, JobState
+from vitpress.plan import Plan
+
+# PostgreSQL's text cannot hold NUL, and no control character belongs into a name.
+Text = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$")]
+LabelKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}$")]
+Labels = Annotated[dict[LabelKey, Text], Field(max_length=32, description="Free key-value pairs, to find the job by")]
+
+
+def _default_method(recipe: Any) -> Any:
+    return {"method": "fisher"} | recipe if isinstance(recipe, dict) else recipe
+
+
+RecipeRequest = Annotated[
+    Recipe, BeforeValidator(_default_method), Field(description="What to do; without a `method` it is `fisher`")
+]
+
+_PLAN_EXAMPLE: dict[str, Any] = {"model": "sample:vit_fmnist", "recipe": {"method": "fisher", "target_ratio": 0.5}}
+_JOB_EXAMPLE = _PLAN_EXAMPLE | {
+    "dataset": "sample:fashion-mnist",
+    "name": "half the size",
+    "labels": {"team": "vision"},
+}
+
+
+class PlanRequest(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra={"examples": [_PLAN_EXAMPLE]})
+
+    model: Annotated[Text, Field(description="A name of the catalogue")]
+    recipe: RecipeRequest
+
+
+class JobRequest(PlanRequest):
+    model_config = ConfigDict(json_schema_extra={"examples": [_JOB_EXAMPLE]})
+
+    dataset: Annotated[Text, Field(description="Calibrates the compression, and tells what it cost")]
+    name: Annotated[Text | None, Field(description="For people; need not be unique")] = None
+    labels: Labels = {}
+    timeout_seconds: Annotated[
+        int | None,
+        Field(
+            ge=10, le=7 * 24 * 3600, description="Of one attempt's running time; waiting in the queue does not count"
+        ),
+    ] = None
+
+
+class _Response(BaseModel):
+    model_config = ConfigDict(frozen=True, from_attributes=True)
+
+
+class JobError(_Response):
+    code: str
+    message: str
+
+
+class JobLinks(_Response):
+    """Paths on this server."""
+
+    self: str
+    events: str
+    plan: str
+    report: str
+    artifacts: str
+    cancel: str
+
+
+class Job(_Response):
+    id: str
+    name: str | None
+    labels: dict[str, str]
+    model: str
+    dataset: str
+    recipe: Annotated[Recipe, Field(description="As it was resolved at submission, with every default")]
+    timeout_seconds: int | None
+    state: JobState
+    stage: Stage | None
+    stage_fraction: Annotated[float, Field(description="Of the stage that is done, in [0, 1]")]
+    attempt: int
+    max_attempts: int
+    position: Annotated[int | None, Field(description="In the queue, from 1; null once the job has left it")]
+    eta_seconds: Annotated[
+        float | None, Field(description="Estimated, from now to the end; null where there is no estimate")
+    ]
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    error: JobError | None
+    constraint: Annotated[Constraint | None, Field(description="The ratio asked for and the one got")]
+    links: JobLinks
+
+
+class JobPage(_Response):
+    items: list[Job]
+    next_cursor: Annotated[str | None, Field(description="The `cursor` of the next page; null on the last one")]
+
+
+class JobEvent(_Response):
+    """``data`` of one server-sent event, named by its ``kind``; a ``snapshot`` opens a stream that resumes nothing."""
+
+    kind: EventKind | Literal["snapshot"]
+    state: JobState
+    stage: Stage | None
+    fraction: float
+    attempt: int
+    message: str | None
+    at: datetime
+
+
+class Artifact(_Response):
+    name: str
+    size: Annotated[int, Field(description="Bytes")]
+    sha256: str
+    media_type: str
+    url: Annotated[str, Field(description="A path on this server")]
+
+
+class ArtifactList(_Response):
+    items: list[Artifact]
+
+
+class DryRun(_Response):
+    """What a recipe would do to a model by its shapes alone, with no data to tell the layers apart."""
+
+    model: str
+    recipe: Annotated[Recipe, Field(description="With every default")]
+    ratio: Annotated[float, Field(description="Fraction of the parameters removed")]
+    plan: Plan
+
+
+class Model(_Response):
+    name: str
+    architecture: str
+    parameters: int
+    macs: Annotated[int, Field(description="Multiply-accumulates of one image")]
+    input_size: Annotated[tuple[int, int, int], Field(description="Channels, height, width")]
+    num_classes: int
+
+
+class ModelDetail(Model):
+    shape: Annotated[ModelShape, Field(description="What can be compressed in it, layer by layer")]
+
+
+class ModelPage(_Response):
+    items: list[Model]
+    next_cursor: Annotated[str | None, Field(description="The `cursor` of the next page; null on the last one")]
+
+
+class Dataset(_Response):
+    name: str
+    classes: tuple[str, ...]
+    splits: Annotated[list[str], Field(description="`calibration` and `evaluation`, or `all`: one set, to be divided")]
+
+
+class DatasetList(_Response):
+    items: list[Dataset]
+
+
+class Health(_Response):
+    status: Literal["ok"]
+
+
+class Readiness(_Response):
+    status: Literal["ok"]
+    checks: dict[str, Literal["ok"]]
+
+
+class FieldProblem(BaseModel):
+    """What is wrong with one field. An unknown name brings its ``near`` matches or all ``known`` ones along, an
+    unreachable target the largest ``reachable`` one."""
+
+    model_config = ConfigDict(extra="allow")
+
+    pointer: Annotated[
+        str, Field(description="JSON Pointer into the request body", examples=["/recipe/target_ratio"])
+    ] = ""
+    field: Annotated[str, Field(description="Name of a query, path or header parameter", examples=["limit"])] = ""
+    code: str
+    message: str
+    near: list[str] = []
+    known: list[str] = []
+    requested: float | None = None
+    reachable: float | None = None
+
+
+class Problem(BaseModel):
+    """RFC 9457 problem details."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: Annotated[str, Field(examples=["urn:vitpress:problem:job_not_found"])]
+    title: str
+    status: int
+    detail: str
+    instance: Annotated[str, Field(description="Path of the request")]
+    code: Annotated[str, Field(description="Stable name of the problem", examples=["job_not_found"])]
+    errors: list[FieldProblem] = []

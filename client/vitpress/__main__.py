@@ -1,0 +1,5 @@
+"""``python -m vitpress``."""
+
+from vitpress.cli import main
+
+main()

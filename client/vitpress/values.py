@@ -1,0 +1,109 @@
+"""What the API speaks of, as frozen values. Members that a newer server adds are kept, never refused.
+
+Times are aware UTC. Ratios and fractions are in [0, 1]. MACs are multiply-accumulates of one image.
+"""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Value(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+
+class JobState(StrEnum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    CANCELLING = "cancelling"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def finished(self) -> bool:
+        """No event will follow."""
+        return self in {JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED}
+
+
+class JobError(Value):
+    """Why a job failed: a stable ``code`` for programs, a ``message`` for people."""
+
+    code: str
+    message: str
+
+
+class Constraint(Value):
+    """A ratio asked for and the one got: fractions of all parameters removed."""
+
+    requested: float
+    achieved: float
+    met: bool
+
+
+class Job(Value):
+    """One job at the moment it was asked for. ``position`` counts the queue from 1 and is None once it runs."""
+
+    id: str
+    state: JobState
+    model: str
+    dataset: str
+    recipe: dict[str, Any]
+    created_at: datetime
+    stage: str | None = None
+    stage_fraction: float | None = None
+    attempt: int = 0
+    max_attempts: int = 1
+    position: int | None = None
+    eta_seconds: float | None = None
+    name: str | None = None
+    labels: dict[str, str] = {}
+    timeout_seconds: int | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    error: JobError | None = None
+    constraint: Constraint | None = None
+
+
+class JobEvent(Value):
+    """One entry of a job's log; ``message`` says why, where the state alone does not.
+
+    ``kind`` is ``state``, ``stage``, ``progress``, or ``snapshot``: what a stream opens with.
+    """
+
+    id: str
+    kind: str
+    state: JobState
+    stage: str | None = None
+    fraction: float | None = None
+    attempt: int = 0
+    message: str | None = None
+    at: datetime | None = None
+
+
+class Artifact(Value):
+    """One file of a finished job. ``size`` in bytes, ``sha256`` in hex."""
+
+    name: str
+    size: int
+    sha256: str
+    media_type: str
+
+
+class ModelInfo(Value):
+    name: str
+    architecture: str
+    parameters: int
+    macs: int
+    input_size: tuple[int, int, int]
+    num_classes: int
+
+
+class DatasetInfo(Value):
+    """``splits``: ``calibration`` and ``evaluation``, or ``all``, which a job divides."""
+
+    name: str
+    classes: tuple[str, ...]
+    splits: tuple[str, ...]

@@ -1,0 +1,49 @@
+"""What the store refuses, as types with fields: the API answers with them, the runner stops at them."""
+
+from core.errors import VitpressError
+
+
+class JobNotFoundError(VitpressError):
+    code = "job_not_found"
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"no job {job_id!r}")
+        self.job_id = job_id
+
+
+class JobFinishedError(VitpressError):
+    """The job has ended in ``state``; nothing about it can change any more."""
+
+    code = "job_finished"
+
+    def __init__(self, job_id: str, state: str) -> None:
+        super().__init__(f"job {job_id!r} has ended: {state}")
+        self.job_id, self.state = job_id, state
+
+
+class ArtifactNotFoundError(VitpressError):
+    code = "artifact_not_found"
+
+    def __init__(self, job_id: str, name: str) -> None:
+        super().__init__(f"job {job_id!r} has no artifact {name!r}")
+        self.job_id, self.name = job_id, name
+
+
+class BlobNotFoundError(VitpressError):
+    """The database knows the blob, the object store does not."""
+
+    code = "blob_not_found"
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"no blob {key!r}")
+        self.key = key
+
+
+class LeaseLostError(VitpressError):
+    """The write came from an attempt that no longer holds the job: nothing was written, and nothing may be."""
+
+    code = "lease_lost"
+
+    def __init__(self, job_id: str, attempt: int) -> None:
+        super().__init__(f"attempt {attempt} no longer holds job {job_id!r}")
+        self.job_id, self.attempt = job_id, attempt

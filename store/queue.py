@@ -1,0 +1,54 @@
+"""The doorbell: a Celery message that carries a job's id, and means no more than "somebody look at the queue".
+
+The database is the truth. A message may be lost, late or doubled, and nothing is: the sweeper rings again.
+"""
+
+from functools import lru_cache
+
+import structlog
+from celery import Celery
+from kombu.exceptions import OperationalError
+
+from store.settings import Settings
+from store.tables import Queue
+
+WORK = "vitpress.work"  # the one task: claim the next job and see it through
+
+log = structlog.get_logger(__name__)
+
+
+@lru_cache
+def sender(settings: Settings) -> Celery:
+    """A Celery app that only sends, and gives up within a second or so: a request waits for it."""
+    if settings.broker_url is None:
+        raise ValueError("VITPRESS_BROKER_URL is not set")
+    app = Celery("vitpress", broker=settings.broker_url, set_as_current=False)
+    app.conf.update(
+        task_serializer="json",
+        accept_content=["json"],
+        task_ignore_result=True,
+        broker_connection_timeout=1,
+        broker_transport_options={
+            "socket_connect_timeout": 1,
+            "socket_timeout": 1,
+            "retry_on_timeout": False,
+            "max_retries": 0,
+        },
+    )
+    return app
+
+
+def ring(settings: Settings, job_id: str, queue: Queue) -> bool:
+    """Wake a worker. False if the broker is out of reach; that is logged, and the sweeper's to mend."""
+    try:
+        sender(settings).send_task(WORK, args=[job_id], queue=queue.value, retry=False, ignore_result=True)
+    except (OperationalError, OSError, ValueError) as error:
+        log.warning("doorbell not sent", job_id=job_id, error=str(error))
+        return False
+    return True
+
+
+def ping(settings: Settings) -> None:
+    """Raises if the broker is out of reach."""
+    with sender(settings).connection_for_write() as connection:
+        connection.ensure_connection(max_retries=0, timeout=1)

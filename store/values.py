@@ -1,0 +1,110 @@
+"""What ``store`` gives out and takes: frozen values, typed by ``core``. All datetimes are aware UTC."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+from typing import Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+from core.progress import Stage
+from core.recipe import FisherRecipe, SvdMagnitudeRecipe
+from core.report import Constraint
+from store.tables import EventKind, JobState, Queue
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class JobError:
+    """Why a job failed. ``code`` is stable, ``message`` is one line for its user."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobView:
+    """A job without its plan and report, which ``store.jobs.plan`` and ``report`` load."""
+
+    id: str
+    state: JobState
+    queue: Queue
+    stage: Stage | None
+    stage_fraction: float
+    attempt: int  # 0 before the first one
+    max_attempts: int
+    position: int | None  # 1: next to be claimed; None unless queued
+    eta_seconds: float | None  # None unless running, with a finished job of this model and dataset to judge by
+    model: str
+    dataset: str
+    recipe: FisherRecipe | SvdMagnitudeRecipe
+    name: str | None
+    labels: Mapping[str, str]
+    timeout_seconds: int | None  # None: the worker's default
+    created_at: datetime
+    started_at: datetime | None  # of the current attempt, or the last one
+    finished_at: datetime | None
+    error: JobError | None
+    constraint: Constraint | None
+
+
+@dataclass(frozen=True, slots=True)
+class EventView:
+    """One line of a job's log: what the job was after it. ``message`` says why, where the state alone does not."""
+
+    id: int
+    kind: EventKind
+    at: datetime
+    state: JobState
+    stage: Stage | None
+    fraction: float
+    attempt: int
+    message: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ArtifactView:
+    """A file of a finished job. ``size`` in bytes, ``sha256`` in hex."""
+
+    name: str
+    size: int
+    sha256: str
+    media_type: str
+    blob_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """``next_cursor`` continues behind the last item; None: there is no more."""
+
+    items: tuple[T, ...]
+    next_cursor: str | None
+
+
+class Claim(BaseModel):
+    """One attempt's right to write a job. Whoever has the token may write, until the job has another one."""
+
+    model_config = ConfigDict(frozen=True)
+
+    job_id: str
+    attempt: int
+    token: str
+    timeout_seconds: int | None
+
+
+class Lease(Enum):
+    """What a heartbeat hears."""
+
+    HELD = "held"
+    CANCEL = "cancel"  # held, but the user wants the job stopped
+    LOST = "lost"  # somebody else's by now, or nobody's: stop, and write nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Doorbell:
+    """A queued job that somebody should be woken for."""
+
+    job_id: str
+    queue: Queue

@@ -1,0 +1,73 @@
+"""The real application on a real database and a real Redis, with blobs in a directory."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from hands import DATASET, MODEL, Worker
+from serving import serving
+from sqlalchemy import Engine
+
+from api.app import create_app
+from store.session import engine
+from store.settings import Settings
+
+
+@pytest.fixture(scope="session")
+def datasets_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``local:shoes``, two splits of two classes."""
+    root = tmp_path_factory.mktemp("datasets")
+    for split in ("calibration", "test"):
+        for name in ("boot", "sandal"):
+            folder = root / "shoes" / split / name
+            folder.mkdir(parents=True)
+            (folder / "1.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    return root
+
+
+@pytest.fixture
+def settings(
+    database: Engine, database_url: str, redis_url: str, tmp_path: Path, datasets_dir: Path
+) -> Iterator[Settings]:
+    """Of a server whose database is migrated and empty."""
+    settings = Settings(
+        data_dir=tmp_path / "data", database_url=database_url, broker_url=redis_url, datasets_dir=datasets_dir
+    )
+    yield settings
+    engine(settings).dispose()
+
+
+@pytest.fixture
+def app(settings: Settings) -> FastAPI:
+    return create_app(settings)
+
+
+@pytest.fixture
+def client(app: FastAPI) -> Iterator[TestClient]:
+    with TestClient(app, raise_server_exceptions=False) as client:
+        yield client
+
+
+@pytest.fixture
+def server(app: FastAPI) -> Iterator[str]:
+    """The application under uvicorn: its base URL."""
+    with serving(app) as url:
+        yield url
+
+
+@pytest.fixture
+def worker(settings: Settings) -> Worker:
+    return Worker(settings)
+
+
+@pytest.fixture
+def submission() -> Callable[..., dict[str, Any]]:
+    """A body that is accepted, but for what is given."""
+
+    def build(**changes: Any) -> dict[str, Any]:
+        return {"model": MODEL, "dataset": DATASET, "recipe": {"target_ratio": 0.5}} | changes
+
+    return build

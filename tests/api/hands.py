@@ -1,0 +1,53 @@
+"""The hands of a worker: they move jobs by the store's own functions, and compute nothing."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+
+from core.progress import Progress, Stage
+from examples import PLAN, RECIPE, REPORT
+from store import jobs
+from store.blobs import Blobs
+from store.session import engine, transaction
+from store.settings import Settings
+from store.tables import Queue
+from store.values import ArtifactView, Claim, JobError
+
+MODEL, DATASET = "sample:vit_fmnist", "local:shoes"
+PLAN_ALONE = {"plan.json": PLAN.model_dump_json().encode()}
+LEASE = timedelta(minutes=5)
+
+
+class Worker:
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.engine = engine(settings)
+
+    def submit(self, model: str = MODEL, dataset: str = DATASET) -> str:
+        with transaction(self.engine) as session:
+            return jobs.create(session, model=model, dataset=dataset, recipe=RECIPE).id
+
+    def claim(self) -> Claim:
+        with transaction(self.engine) as session:
+            claim = jobs.claim(session, "a worker", [Queue.CPU], LEASE)
+        assert claim is not None
+        return claim
+
+    def progress(self, claim: Claim, stage: Stage, fraction: float) -> None:
+        with transaction(self.engine) as session:
+            jobs.record_progress(session, claim, Progress(stage, fraction))
+
+    def fail(self, claim: Claim, code: str, message: str) -> None:
+        with transaction(self.engine) as session:
+            jobs.fail(session, claim, JobError(code, message))
+
+    def finish(self, claim: Claim, files: Mapping[str, bytes] = PLAN_ALONE) -> None:
+        artifacts = [self._put(claim, name, content) for name, content in files.items()]
+        with transaction(self.engine) as session:
+            jobs.finish(session, claim, plan=PLAN, report=REPORT, artifacts=artifacts, stage_seconds={})
+
+    def _put(self, claim: Claim, name: str, content: bytes) -> ArtifactView:
+        path = self.settings.data_dir / "outbox"
+        path.write_bytes(content)
+        key = f"jobs/{claim.job_id}/attempt-{claim.attempt}/{name}"
+        stored = Blobs.open(self.settings).put_file(key, path)
+        return ArtifactView(name, stored.size, stored.sha256, "application/octet-stream", key)

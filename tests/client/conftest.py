@@ -1,0 +1,25 @@
+from collections.abc import Iterator
+
+import pytest
+from live_server import LiveServer
+
+from vitpress import Client
+
+
+@pytest.fixture(scope="module")
+def live_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    with LiveServer(tmp_path_factory.mktemp("server")) as running:
+        yield running
+
+
+@pytest.fixture
+def server(live_server: LiveServer) -> LiveServer:
+    """Without jobs."""
+    live_server.clear()
+    return live_server
+
+
+@pytest.fixture
+def client(server: LiveServer) -> Iterator[Client]:
+    with Client(server.url) as connected:
+        yield connected

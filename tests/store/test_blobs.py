@@ -1,0 +1,96 @@
+"""The same behaviour on local files and on an S3 peer."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from store.blobs import Blobs
+from store.errors import BlobNotFoundError
+from store.settings import Settings
+
+CONTENT = bytes(range(251)) * 30_011  # more than one part of a multipart upload, and more than one chunk
+
+
+@pytest.fixture(params=["file", "s3"])
+def blobs(request: pytest.FixtureRequest, tmp_path: Path) -> Blobs:
+    if request.param == "file":
+        return Blobs.open(Settings(data_dir=tmp_path))
+    return Blobs.open(
+        Settings(
+            blob_url=f"s3://presses/{tmp_path.name}",
+            s3_endpoint=request.getfixturevalue("s3_endpoint"),
+            s3_region="us-east-1",
+            s3_access_key_id="test",
+            s3_secret_access_key="test",  # noqa: S106 - the peer does not check it
+        )
+    )
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "weights"
+    path.write_bytes(CONTENT)
+    return path
+
+
+class TestPutting:
+    def test_it_tells_size_and_digest_of_what_it_stored(self, blobs: Blobs, file: Path) -> None:
+        stored = blobs.put_file("jobs/1/attempt-1/weights", file)
+        assert (stored.size, stored.sha256) == (len(CONTENT), hashlib.sha256(CONTENT).hexdigest())
+        assert blobs.head("jobs/1/attempt-1/weights") == len(CONTENT)
+
+    def test_a_blob_that_was_there_is_replaced(self, blobs: Blobs, file: Path, tmp_path: Path) -> None:
+        (tmp_path / "other").write_bytes(b"other")
+        blobs.put_file("jobs/1/attempt-1/weights", file)
+        blobs.put_file("jobs/1/attempt-1/weights", tmp_path / "other")
+        assert b"".join(blobs.stream("jobs/1/attempt-1/weights")) == b"other"
+
+
+class TestStreaming:
+    def test_the_bytes_come_back_in_chunks(self, blobs: Blobs, file: Path) -> None:
+        blobs.put_file("jobs/1/attempt-1/weights", file)
+        chunks = list(blobs.stream("jobs/1/attempt-1/weights"))
+        assert len(chunks) > 1
+        assert b"".join(chunks) == CONTENT
+
+    @pytest.mark.parametrize(
+        ("start", "end", "expected"),
+        [
+            (3, 17, CONTENT[3:17]),
+            (len(CONTENT) - 5, None, CONTENT[-5:]),
+            (7, 2 * len(CONTENT), CONTENT[7:]),
+            (11, 11, b""),
+            (len(CONTENT), None, b""),
+        ],
+    )
+    def test_a_range_is_half_open(self, blobs: Blobs, file: Path, start: int, end: int | None, expected: bytes) -> None:
+        blobs.put_file("jobs/1/attempt-1/weights", file)
+        assert b"".join(blobs.stream("jobs/1/attempt-1/weights", start, end)) == expected
+
+    def test_a_missing_blob_is_an_error_before_the_first_chunk(self, blobs: Blobs) -> None:
+        with pytest.raises(BlobNotFoundError, match="jobs/2"):
+            blobs.stream("jobs/2/attempt-1/weights")
+
+
+class TestDeleting:
+    def test_a_prefix_goes_with_all_below_it_and_nothing_beside_it(self, blobs: Blobs, file: Path) -> None:
+        for key in ("jobs/1/attempt-1/a", "jobs/1/attempt-2/b", "jobs/11/attempt-1/a"):
+            blobs.put_file(key, file)
+        blobs.delete_prefix("jobs/1")
+        for key in ("jobs/1/attempt-1/a", "jobs/1/attempt-2/b"):
+            with pytest.raises(BlobNotFoundError):
+                blobs.head(key)
+        assert blobs.head("jobs/11/attempt-1/a") == len(CONTENT)
+
+    def test_an_empty_prefix_is_fine(self, blobs: Blobs) -> None:
+        blobs.delete_prefix("jobs/3")
+
+
+class TestBeingThere:
+    def test_a_store_that_answers_is_there(self, blobs: Blobs) -> None:
+        blobs.ping()
+
+    def test_an_address_of_another_kind_is_refused(self) -> None:
+        with pytest.raises(ValueError, match="ftp://"):
+            Blobs.open(Settings(blob_url="ftp://somewhere"))

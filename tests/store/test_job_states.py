@@ -1,0 +1,230 @@
+"""The state machine, transition by transition, on both databases."""
+
+import pytest
+
+from core.progress import Progress, Stage
+from examples import PLAN, REPORT
+from steps import LEASE, Steps
+from store import jobs
+from store.errors import JobFinishedError, JobNotFoundError, LeaseLostError
+from store.tables import EventKind, JobState, Queue
+from store.values import ArtifactView, Claim, JobError, Lease
+
+CRASH = JobError("killed", "the runner was killed by SIGKILL")
+
+
+def finish(steps: Steps, claim: Claim) -> None:
+    steps.do(jobs.finish, claim, plan=PLAN, report=REPORT, artifacts=[], stage_seconds={Stage.LOAD: 2.0})
+
+
+class TestSubmitting:
+    def test_a_new_job_is_queued_with_everything_it_was_given(self, steps: Steps) -> None:
+        job = steps.submit(name="tuesday", labels={"team": "vision"}, timeout_seconds=601, max_attempts=5)
+        assert job == steps.get(job.id)
+        assert (job.state, job.attempt, job.max_attempts, job.position) == (JobState.QUEUED, 0, 5, 1)
+        assert (job.name, job.labels, job.timeout_seconds) == ("tuesday", {"team": "vision"}, 601)
+        assert job.recipe.method == "fisher"
+        assert job.created_at.utcoffset() is not None
+        assert (job.started_at, job.finished_at, job.error, job.constraint, job.eta_seconds) == (None,) * 5
+
+    def test_an_unknown_job_is_an_error(self, steps: Steps) -> None:
+        for read in (jobs.get, jobs.plan, jobs.report, jobs.artifacts, jobs.request_cancel):
+            with pytest.raises(JobNotFoundError, match="nothing"):
+                steps.do(read, "nothing")
+
+
+class TestSucceeding:
+    def test_finish_stores_the_whole_outcome_at_once(self, steps: Steps) -> None:
+        steps.submit()
+        claim = steps.claim()
+        artifact = ArtifactView("plan.json", 1013, "ab" * 32, "application/json", "jobs/1/attempt-1/plan.json")
+        steps.do(jobs.finish, claim, plan=PLAN, report=REPORT, artifacts=[artifact], stage_seconds={})
+        job = steps.get(claim.job_id)
+        assert job.state is JobState.SUCCEEDED
+        assert job.state.is_final
+        assert job.finished_at is not None
+        assert job.started_at is not None
+        assert job.finished_at >= job.started_at
+        assert job.constraint == REPORT.constraint
+        assert steps.do(jobs.plan, job.id) == PLAN
+        assert steps.do(jobs.report, job.id) == REPORT
+        assert steps.do(jobs.artifacts, job.id) == [artifact]
+
+    def test_before_that_there_is_no_plan_report_or_artifact(self, steps: Steps) -> None:
+        job = steps.submit()
+        assert steps.do(jobs.plan, job.id) is None
+        assert steps.do(jobs.report, job.id) is None
+        assert steps.do(jobs.artifacts, job.id) == []
+
+
+class TestFailing:
+    def test_fail_is_final_whatever_attempts_are_left(self, steps: Steps) -> None:
+        steps.submit()
+        claim = steps.claim()
+        steps.do(jobs.fail, claim, JobError("bad_dataset", "no image"))
+        job = steps.get(claim.job_id)
+        assert (job.state, job.error) == (JobState.FAILED, JobError("bad_dataset", "no image"))
+        assert steps.do(jobs.claim, "worker-b", [Queue.CPU], LEASE) is None
+
+
+class TestLosingAnAttempt:
+    def test_the_job_is_queued_again_until_its_attempts_are_used_up(self, steps: Steps) -> None:
+        job = steps.submit(max_attempts=2)
+        first = steps.claim()
+        assert steps.do(jobs.lose, first, CRASH) is JobState.QUEUED
+        assert (steps.get(job.id).error, steps.get(job.id).stage) == (None, None)
+        second = steps.claim()
+        assert (second.job_id, second.attempt) == (job.id, 2)
+        assert second.token != first.token
+        assert steps.do(jobs.lose, second, CRASH) is JobState.FAILED
+        assert steps.get(job.id).error == CRASH
+
+    def test_a_job_that_was_to_be_cancelled_is_cancelled(self, steps: Steps) -> None:
+        steps.submit()
+        claim = steps.claim()
+        steps.do(jobs.request_cancel, claim.job_id)
+        assert steps.do(jobs.lose, claim, CRASH) is JobState.CANCELLED
+        assert steps.get(claim.job_id).error is None
+
+    def test_a_finished_attempt_is_not_lost(self, steps: Steps) -> None:
+        steps.submit()
+        claim = steps.claim()
+        finish(steps, claim)
+        assert steps.do(jobs.lose, claim, CRASH) is None
+        assert steps.get(claim.job_id).state is JobState.SUCCEEDED
+
+
+class TestReleasing:
+    def test_the_job_is_queued_again_and_the_attempt_does_not_count(self, steps: Steps) -> None:
+        job = steps.submit(max_attempts=1)
+        assert steps.do(jobs.release, steps.claim()) is JobState.QUEUED
+        again = steps.claim()
+        assert (again.job_id, again.attempt) == (job.id, 2)
+        assert steps.get(job.id).max_attempts == 2
+        assert steps.do(jobs.lose, again, CRASH) is JobState.FAILED
+
+    def test_a_job_that_was_to_be_cancelled_is_cancelled(self, steps: Steps) -> None:
+        steps.submit()
+        claim = steps.claim()
+        steps.do(jobs.request_cancel, claim.job_id)
+        assert steps.do(jobs.release, claim) is JobState.CANCELLED
+
+
+class TestCancelling:
+    def test_a_queued_job_is_cancelled_at_once_and_never_claimed(self, steps: Steps) -> None:
+        job = steps.do(jobs.request_cancel, steps.submit().id)
+        assert job.state is JobState.CANCELLED
+        assert job.finished_at is not None
+        assert steps.do(jobs.claim, "worker-a", [Queue.CPU], LEASE) is None
+
+    def test_a_running_job_hears_of_it_by_its_heartbeat(self, steps: Steps) -> None:
+        steps.submit()
+        claim = steps.claim()
+        assert steps.do(jobs.heartbeat, claim, LEASE) is Lease.HELD
+        job = steps.do(jobs.request_cancel, claim.job_id)
+        assert (job.state, job.finished_at) == (JobState.CANCELLING, None)
+        assert steps.do(jobs.heartbeat, claim, LEASE) is Lease.CANCEL
+        steps.do(jobs.end_cancelled, claim)
+        assert steps.get(claim.job_id).state is JobState.CANCELLED
+
+    def test_asking_twice_changes_nothing(self, steps: Steps) -> None:
+        steps.submit()
+        claim = steps.claim()
+        once = steps.do(jobs.request_cancel, claim.job_id)
+        assert steps.do(jobs.request_cancel, claim.job_id) == once
+
+    def test_it_wins_over_an_outcome_that_comes_later(self, steps: Steps) -> None:
+        steps.submit()
+        claim = steps.claim()
+        steps.do(jobs.request_cancel, claim.job_id)
+        with pytest.raises(LeaseLostError):
+            finish(steps, claim)
+        with pytest.raises(LeaseLostError):
+            steps.do(jobs.fail, claim, CRASH)
+        assert steps.get(claim.job_id).state is JobState.CANCELLING
+        assert steps.do(jobs.artifacts, claim.job_id) == []
+
+    def test_a_finished_job_cannot_be_cancelled(self, steps: Steps) -> None:
+        steps.submit()
+        claim = steps.claim()
+        finish(steps, claim)
+        with pytest.raises(JobFinishedError) as refused:
+            steps.do(jobs.request_cancel, claim.job_id)
+        assert refused.value.state is JobState.SUCCEEDED
+
+    def test_ending_a_job_that_nobody_cancelled_does_nothing(self, steps: Steps) -> None:
+        steps.submit()
+        claim = steps.claim()
+        steps.do(jobs.end_cancelled, claim)
+        assert steps.get(claim.job_id).state is JobState.RUNNING
+
+
+class TestTheLog:
+    def test_it_tells_every_step_in_order(self, steps: Steps) -> None:
+        job = steps.submit()
+        first = steps.claim()
+        steps.do(jobs.record_progress, first, Progress(Stage.LOAD, 0.0))
+        steps.do(jobs.record_progress, first, Progress(Stage.LOAD, 0.75))
+        steps.do(jobs.lose, first, CRASH)
+        finish(steps, steps.claim())
+        events = steps.do(jobs.events_after, job.id)
+        assert [(event.kind, event.state, event.stage, event.fraction, event.attempt) for event in events] == [
+            (EventKind.STATE, JobState.QUEUED, None, 0.0, 0),
+            (EventKind.STATE, JobState.RUNNING, None, 0.0, 1),
+            (EventKind.STAGE, JobState.RUNNING, Stage.LOAD, 0.0, 1),
+            (EventKind.PROGRESS, JobState.RUNNING, Stage.LOAD, 0.75, 1),
+            (EventKind.STATE, JobState.QUEUED, None, 0.0, 1),
+            (EventKind.STATE, JobState.RUNNING, None, 0.0, 2),
+            (EventKind.STATE, JobState.SUCCEEDED, None, 0.0, 2),
+        ]
+        assert events[4].message == CRASH.message
+        assert [event.id for event in events] == sorted({event.id for event in events})
+
+    def test_it_resumes_behind_an_event(self, steps: Steps) -> None:
+        job = steps.submit()
+        steps.submit()
+        steps.do(jobs.request_cancel, job.id)
+        first, second = steps.do(jobs.events_after, job.id)
+        assert steps.do(jobs.events_after, job.id, first.id) == [second]
+        assert steps.do(jobs.events_after, job.id, limit=1) == [first]
+        assert steps.do(jobs.last_event_id, job.id) == second.id
+
+
+class TestListing:
+    def test_pages_go_from_the_newest_on_and_end(self, steps: Steps) -> None:
+        ids = [steps.submit().id for _ in range(5)]
+        first = steps.do(jobs.list_, limit=3)
+        second = steps.do(jobs.list_, limit=3, cursor=first.next_cursor)
+        assert [job.id for job in first.items + second.items] == ids[::-1]
+        assert (first.next_cursor, second.next_cursor) == (ids[2], None)
+
+    def test_a_job_that_arrives_meanwhile_shifts_nothing(self, steps: Steps) -> None:
+        ids = [steps.submit().id for _ in range(3)]
+        cursor = steps.do(jobs.list_, limit=2).next_cursor
+        steps.submit()
+        assert [job.id for job in steps.do(jobs.list_, limit=2, cursor=cursor).items] == ids[:1]
+
+    def test_filters_combine(self, steps: Steps) -> None:
+        steps.submit(model="a")
+        wanted = steps.submit(model="b")
+        other = steps.submit(model="b")
+        steps.do(jobs.request_cancel, other.id)
+        page = steps.do(jobs.list_, model="b", states=[JobState.QUEUED, JobState.RUNNING])
+        assert [job.id for job in page.items] == [wanted.id]
+
+
+class TestEstimates:
+    def test_there_is_none_before_a_like_job_has_succeeded(self, steps: Steps) -> None:
+        steps.submit()
+        assert steps.get(steps.claim().job_id).eta_seconds is None
+
+    def test_a_running_job_is_told_what_its_remaining_stages_took_last_time(self, steps: Steps) -> None:
+        steps.submit()
+        seconds = {Stage.LOAD: 2.0, Stage.CALIBRATE: 30.0, Stage.COMPRESS: 10.0, Stage.UPLOAD: 1.0}
+        steps.do(jobs.finish, steps.claim(), plan=PLAN, report=REPORT, artifacts=[], stage_seconds=seconds)
+        steps.submit()
+        claim = steps.claim()
+        assert steps.get(claim.job_id).eta_seconds == pytest.approx(43.0)
+        steps.do(jobs.record_progress, claim, Progress(Stage.CALIBRATE, 0.5))
+        assert steps.get(claim.job_id).eta_seconds == pytest.approx(26.0)
+        assert steps.submit().eta_seconds is None

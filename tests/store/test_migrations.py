@@ -1,0 +1,59 @@
+"""The migrations build what the tables say, on both databases."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, inspect
+
+import services
+from migrations.upgrade import check, downgrade, upgrade
+from store.session import engine as open_engine
+from store.settings import Settings
+from store.tables import Base
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
+    if request.param == "sqlite":
+        engine = open_engine(Settings(data_dir=tmp_path))
+        yield engine
+        engine.dispose()
+        return
+    with services.new_database(request.getfixturevalue("postgres_server")) as url:
+        engine = open_engine(Settings(database_url=url))
+        yield engine
+        engine.dispose()
+
+
+class TestMigrations:
+    def test_they_build_what_the_tables_say(self, empty: Engine) -> None:
+        upgrade(empty)
+        check(empty)
+        assert set(Base.metadata.tables) < set(inspect(empty).get_table_names())
+
+    def test_they_go_all_the_way_back_and_forth(self, empty: Engine) -> None:
+        upgrade(empty)
+        downgrade(empty, "base")
+        assert inspect(empty).get_table_names() == ["alembic_version"]
+        upgrade(empty)
+        check(empty)
+
+    def test_two_processes_may_start_at_once(self, empty: Engine) -> None:
+        environment = os.environ | {"VITPRESS_DATABASE_URL": empty.url.render_as_string(hide_password=False)}
+        processes = [subprocess.Popen([sys.executable, "-m", "migrations"], env=environment) for _ in range(2)]
+        assert [process.wait() for process in processes] == [0, 0]
+        check(empty)
+
+    def test_every_constraint_has_a_name(self, empty: Engine) -> None:
+        upgrade(empty)
+        if empty.dialect.name == "sqlite":
+            return  # it does not name the key of an autoincrement table
+        found = inspect(empty)
+        for table in Base.metadata.tables:
+            assert found.get_pk_constraint(table)["name"] == f"pk_{table}"
+            named = [*found.get_foreign_keys(table), *found.get_check_constraints(table)]
+            assert all(constraint["name"] for constraint in named)

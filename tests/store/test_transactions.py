@@ -1,0 +1,55 @@
+import threading
+
+import pytest
+from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
+
+from examples import RECIPE
+from store import jobs
+from store.session import transaction
+
+
+class TestTransactions:
+    def test_an_exception_takes_everything_back(self, database: Engine) -> None:
+        def create_and_fail() -> None:
+            with transaction(database) as session:
+                jobs.create(session, model="a", dataset="b", recipe=RECIPE)
+                raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            create_and_fail()
+        with transaction(database, read_only=True) as session:
+            assert jobs.list_(session).items == ()
+
+    def test_a_reader_does_not_wait_for_a_writer(self, database: Engine) -> None:
+        with transaction(database) as writer:
+            jobs.create(writer, model="a", dataset="b", recipe=RECIPE)
+            with transaction(database, read_only=True) as reader:
+                assert jobs.list_(reader).items == ()
+
+    def test_writers_take_turns(self, database: Engine) -> None:
+        def write() -> None:
+            for _ in range(10):
+                with transaction(database) as session:
+                    jobs.list_(session)
+                    jobs.create(session, model="a", dataset="b", recipe=RECIPE)
+
+        threads = [threading.Thread(target=write) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        with transaction(database, read_only=True) as session:
+            assert len(jobs.list_(session, limit=100).items) == 40
+
+    def test_a_session_sees_its_own_writes(self, database: Engine) -> None:
+        with transaction(database) as session:
+            job = jobs.create(session, model="a", dataset="b", recipe=RECIPE)
+            assert jobs.request_cancel(session, job.id).state.is_final
+            assert jobs.get(session, job.id).state.is_final
+
+    def test_postgresql_refuses_to_write_in_a_reader(self, database: Engine) -> None:
+        if database.dialect.name == "sqlite":
+            return  # its readers differ in their locks alone
+        with pytest.raises(DBAPIError, match="read-only"), transaction(database, read_only=True) as session:
+            jobs.create(session, model="a", dataset="b", recipe=RECIPE)

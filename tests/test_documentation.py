@@ -1,0 +1,44 @@
+"""What the documents name exists."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import typer
+
+from store.settings import Settings
+from vitpress.cli import app
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+
+
+def named(pattern: str) -> set[str]:
+    """What ``pattern``'s group finds in any of the documents."""
+    return {found for document in DOCUMENTS for found in re.findall(pattern, document.read_text(), re.MULTILINE)}
+
+
+class TestTheDocuments:
+    @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+    def test_link_to_files_that_exist(self, document: Path) -> None:
+        for link in re.findall(r"\]\(((?!https?:)[^)#]+)\)", document.read_text()):
+            assert (document.parent / link).exists(), link
+
+    def test_name_commands_that_exist(self) -> None:
+        commands = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+        text = "".join(document.read_text() for document in DOCUMENTS)
+        shells = "".join(re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
+        assert set(re.findall(r"^vitpress ([a-z]+)", shells, re.MULTILINE)) | named(r"`vitpress ([a-z]+)`") == commands
+
+    def test_name_paths_of_the_api_that_exist_and_all_of_them(self) -> None:
+        paths = {path for path in json.loads((ROOT / "openapi.json").read_text())["paths"] if path.startswith("/v1")}
+        assert named(r"(?:GET|POST) (/v1[a-z/_{}]*)") == paths
+
+    def test_name_make_targets_that_exist(self) -> None:
+        targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+        assert named(r"\bmake ([a-z]+)`") | named(r"^make ([a-z]+)") <= targets
+
+    def test_name_settings_that_exist(self) -> None:
+        known = {f"VITPRESS_{name.upper()}" for name in Settings.model_fields} | {"VITPRESS_URL"}
+        assert named(r"(VITPRESS_[A-Z0-9_]+)") <= known

@@ -1,0 +1,181 @@
+"""A real Celery worker on a real broker and database. Its jobs fail early, so that no model is computed; a job that has
+to be running is one whose runner is suspended."""
+
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import psutil
+import pytest
+from sqlalchemy import Engine
+
+import processes
+import services
+from steps import Steps
+from store import jobs, queue
+from store.session import now
+from store.settings import Settings
+from store.tables import JobState, Queue
+from store.values import JobError, JobView
+
+SECONDS = 60
+
+
+@pytest.fixture
+def environment(request: pytest.FixtureRequest, database: Engine, database_url: str, tmp_path: Path) -> dict[str, str]:
+    """The embedded pair of database and broker, and the grown-up one."""
+    broker_url = request.getfixturevalue("valkey_url" if database.dialect.name == "sqlite" else "redis_url")
+    return {
+        "VITPRESS_DATA_DIR": str(tmp_path),
+        "VITPRESS_DATABASE_URL": database_url,
+        "VITPRESS_BROKER_URL": broker_url,
+        "VITPRESS_DEVICE": "cpu",
+        "VITPRESS_HEARTBEAT_SECONDS": "0.2",
+        "VITPRESS_LEASE_SECONDS": "2",
+        "VITPRESS_SWEEP_SECONDS": "0.5",
+        "VITPRESS_KILL_GRACE_SECONDS": "0.5",
+    }
+
+
+@pytest.fixture
+def settings(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Settings:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    return Settings()
+
+
+@pytest.fixture
+def worker(environment: dict[str, str], tmp_path: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    with processes.worker(environment, tmp_path / "worker.log") as process:
+        yield process
+
+
+@contextmanager
+def suspended_runner(worker: "subprocess.Popen[bytes]", job_id: str) -> Iterator[psutil.Process]:
+    runner = processes.runner_of(worker.pid, job_id)
+    runner.suspend()
+    yield runner
+
+
+def submit_doomed(steps: Steps, timeout_seconds: int | None = None) -> str:
+    return steps.submit(dataset="local:nowhere", timeout_seconds=timeout_seconds).id
+
+
+def wait_for(steps: Steps, job_id: str, state: JobState) -> JobView:
+    services.wait_until(lambda: steps.get(job_id).state is state, SECONDS)
+    return steps.get(job_id)
+
+
+def wait_for_attempt(steps: Steps, job_id: str, attempt: int) -> None:
+    services.wait_until(lambda: steps.get(job_id).attempt == attempt, SECONDS)
+
+
+class TestWorking:
+    def test_one_doorbell_is_enough_for_all_that_wait(
+        self, steps: Steps, settings: Settings, worker: "subprocess.Popen[bytes]"
+    ) -> None:
+        ids = [submit_doomed(steps) for _ in range(3)]
+        assert queue.ring(settings, ids[2], Queue.CPU)
+        for job_id in ids:
+            job = wait_for(steps, job_id, JobState.FAILED)
+            assert job.error is not None
+            assert job.error.code == "unknown_dataset"
+        started = [steps.get(job_id).started_at for job_id in ids]
+        assert started == sorted(started, key=str)
+
+    def test_a_job_that_nobody_rang_for_is_found(
+        self, steps: Steps, environment: dict[str, str], tmp_path: Path
+    ) -> None:
+        job_id = submit_doomed(steps)
+        with processes.worker(environment | {"VITPRESS_RERING_SECONDS": "0.1"}, tmp_path / "worker.log"):
+            wait_for(steps, job_id, JobState.FAILED)
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+class TestStopping:
+    def test_a_timeout_counts_running_time_alone(
+        self, steps: Steps, settings: Settings, environment: dict[str, str], tmp_path: Path
+    ) -> None:
+        waits_long, hangs = submit_doomed(steps, timeout_seconds=3), submit_doomed(steps, timeout_seconds=3)
+        queued_since = steps.get(waits_long).created_at
+        services.wait_until(lambda: steps.do(now) - queued_since > timedelta(seconds=3.1), SECONDS)
+        queue.ring(settings, waits_long, Queue.CPU)
+        with processes.worker(environment, tmp_path / "worker.log") as worker, suspended_runner(worker, hangs):
+            job = wait_for(steps, hangs, JobState.FAILED)
+        assert job.error == JobError("timeout", "the job ran for longer than 3 s")
+        assert steps.get(waits_long).error != job.error
+        assert job.attempt == 1
+
+    def test_a_cancelled_job_stops_and_the_next_one_runs(
+        self, steps: Steps, settings: Settings, worker: "subprocess.Popen[bytes]"
+    ) -> None:
+        job_id, after = submit_doomed(steps), submit_doomed(steps)
+        queue.ring(settings, job_id, Queue.CPU)
+        with suspended_runner(worker, job_id) as runner:
+            assert steps.do(jobs.request_cancel, job_id).state is JobState.CANCELLING
+            wait_for(steps, job_id, JobState.CANCELLED)
+            assert not processes.is_running(runner.pid)
+        wait_for(steps, after, JobState.FAILED)
+
+    def test_a_worker_that_is_told_to_stop_hands_its_job_back(
+        self, steps: Steps, settings: Settings, worker: "subprocess.Popen[bytes]"
+    ) -> None:
+        job_id = submit_doomed(steps)
+        queue.ring(settings, job_id, Queue.CPU)
+        with suspended_runner(worker, job_id) as runner:
+            worker.send_signal(signal.SIGTERM)
+            assert worker.wait(SECONDS) == 0
+            assert not processes.is_running(runner.pid)
+        job = steps.get(job_id)
+        assert (job.state, job.attempt, job.max_attempts) == (JobState.QUEUED, 1, 4)
+
+
+class TestDying:
+    def test_a_killed_runner_is_noticed_and_its_job_started_again(
+        self, steps: Steps, settings: Settings, worker: "subprocess.Popen[bytes]"
+    ) -> None:
+        job_id = submit_doomed(steps)
+        queue.ring(settings, job_id, Queue.CPU)
+        with suspended_runner(worker, job_id) as runner:
+            runner.kill()
+        job = wait_for(steps, job_id, JobState.FAILED)
+        assert job.attempt == 2
+        messages = [event.message for event in steps.do(jobs.events_after, job_id)]
+        assert "the runner was killed by SIGKILL" in messages
+
+    def test_a_runner_that_dies_every_time_fails_its_job_by_name(
+        self, steps: Steps, settings: Settings, worker: "subprocess.Popen[bytes]"
+    ) -> None:
+        job_id = submit_doomed(steps)
+        queue.ring(settings, job_id, Queue.CPU)
+        for attempt in (1, 2, 3):
+            wait_for_attempt(steps, job_id, attempt)
+            with suspended_runner(worker, job_id) as runner:
+                runner.kill()
+                runner.wait(SECONDS)
+        job = wait_for(steps, job_id, JobState.FAILED)
+        assert job.error == JobError("killed", "the runner was killed by SIGKILL")
+
+    def test_a_killed_worker_s_job_is_taken_over(
+        self,
+        steps: Steps,
+        settings: Settings,
+        worker: "subprocess.Popen[bytes]",
+        environment: dict[str, str],
+        tmp_path: Path,
+    ) -> None:
+        job_id = submit_doomed(steps)
+        queue.ring(settings, job_id, Queue.CPU)
+        with suspended_runner(worker, job_id) as runner:
+            worker.kill()
+            worker.wait()
+            with processes.worker(environment, tmp_path / "other.log"):
+                job = wait_for(steps, job_id, JobState.FAILED)
+            runner.resume()  # it finds its stdin closed
+            services.wait_until(lambda: not processes.is_running(runner.pid), SECONDS)
+        assert job.attempt == 2
+        assert job.error is not None
+        assert job.error.code == "unknown_dataset"

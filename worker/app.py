@@ -1,0 +1,71 @@
+"""The Celery app, its settings, and what else lives in a worker process: the sweeper and the signal to drain.
+
+Start one with ``celery -A worker.app worker``; ``-Q cpu`` or ``-Q gpu,cpu`` overrides what the machine suggests.
+"""
+
+import os
+import socket
+import threading
+from typing import Any
+
+from celery import Celery, signals
+
+from store.session import engine
+from store.settings import get_settings
+from store.tables import Queue
+from worker import logs, sweep
+from worker.device import queues
+
+NAME = f"{socket.gethostname()}:{os.getpid()}"  # of this worker process
+
+settings = get_settings()
+
+app = Celery("vitpress", broker=settings.broker_url, include=["worker.tasks"])
+app.conf.update(
+    # A message is only a doorbell, so it is acknowledged before the work: the lease, not the broker, tells whether work
+    # has died. An acknowledgement after it would have the broker deliver a long job twice.
+    task_acks_late=False,
+    task_ignore_result=True,
+    task_serializer="json",
+    accept_content=["json"],
+    task_queues={queue.value: {} for queue in queues(settings)},
+    # A busy worker leaves the bells to idle ones.
+    worker_prefetch_multiplier=1,
+    worker_disable_prefetch=True,
+    # One thread, since the work is a process of its own: Celery's main thread stays free for the broker and for
+    # SIGTERM, of which the thread hears by `draining`. A prefork child would be one more process to lose, and deaf to
+    # SIGTERM.
+    worker_pool="threads",
+    worker_concurrency=1,
+    worker_pool_start_method="spawn",  # for `-P prefork`: a fork would share the database's sockets
+    worker_hijack_root_logger=False,
+    worker_enable_remote_control=False,  # nobody listens to its broadcasts, which a broker would have to hold
+    worker_send_task_events=False,
+    broker_connection_retry_on_startup=True,
+)
+
+draining = threading.Event()
+"""Set once the worker has been told to shut down: the job at hand goes back to the queue."""
+
+
+def served_queues() -> list[Queue]:
+    """Those this process listens to, as the command line has it: it claims from no others."""
+    return [Queue(name) for name in app.amqp.queues.consume_from]
+
+
+def _log_json(**_: Any) -> None:
+    logs.configure()
+
+
+def _sweep_beside(**_: Any) -> None:
+    sweeper = sweep.Sweeper(engine(settings), settings, NAME, served_queues())
+    threading.Thread(target=sweeper.run, args=[draining], name="sweeper").start()
+
+
+def _drain(**_: Any) -> None:
+    draining.set()
+
+
+signals.setup_logging.connect(_log_json)
+signals.worker_ready.connect(_sweep_beside)
+signals.worker_shutting_down.connect(_drain)

@@ -1,0 +1,150 @@
+"""One attempt at one job, in a process of its own: fetch, ``core``, put. Started by ``worker.supervisor``.
+
+The claim is the first line of stdin. Everything this process writes goes through the claim's fence: once the job is
+somebody else's, it ends without a word. Exit status 0 means no more than that it had nothing left to say.
+"""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import structlog
+from obstore.exceptions import BaseError as BlobStoreError
+from sqlalchemy import Engine
+from sqlalchemy.exc import InterfaceError, OperationalError
+
+from core import datasets
+from core.errors import VitpressError
+from core.progress import OnProgress, Progress, Stage, StageClock
+from store import jobs
+from store.blobs import Blobs
+from store.errors import LeaseLostError
+from store.session import engine, transaction
+from store.settings import Settings, get_settings
+from store.values import ArtifactView, Claim, JobError
+from worker import lifeline, logs
+
+PROGRESS_SECONDS = 0.5  # between two writes within a stage
+MEDIA_TYPES = {".json": "application/json"}
+DATABASE_UNREACHABLE = (OperationalError, InterfaceError)
+
+log = structlog.get_logger(__name__)
+
+
+def main() -> None:
+    claim = Claim.model_validate_json(sys.stdin.readline())
+    lifeline.hold()
+    logs.configure()
+    structlog.contextvars.bind_contextvars(job_id=claim.job_id, attempt=claim.attempt)
+    settings = get_settings()
+    with outcome_of(claim, engine(settings)):
+        run(claim, settings)
+
+
+def run(claim: Claim, settings: Settings) -> None:
+    database = engine(settings)
+    progress = StageClock(Recorder(database, claim))
+    blobs = Blobs.open(settings)
+    with transaction(database, read_only=True) as session:
+        job = jobs.get(session, claim.job_id)
+
+    progress(Progress(Stage.LOAD, 0.0))
+    dataset = datasets.describe(job.dataset, settings.samples_dir, settings.datasets_dir)
+    # Seconds of importing: only now, when the job has said that it loads, and nothing cheap can fail it any more.
+    from core import artifact, data, models, pipeline
+
+    device = models.device_named("cuda" if settings.device == "gpu" else settings.device)
+    loaded = models.load(job.model, settings.samples_dir, device)
+    splits = data.open_splits(dataset, loaded.config, job.recipe.calibration_images, job.recipe.seed)
+    compressed = pipeline.compress(loaded.model, job.recipe, splits, progress)
+
+    with TemporaryDirectory(prefix="vitpress-") as directory:
+        progress(Progress(Stage.EXPORT, 0.0))
+        report = artifact.export(compressed, loaded.config, Path(directory))
+        artifacts = upload(blobs, claim, Path(directory), progress)
+    progress.stop()
+    with transaction(database) as session:
+        jobs.finish(
+            session, claim, plan=compressed.plan, report=report, artifacts=artifacts, stage_seconds=progress.seconds
+        )
+    for lost in range(1, claim.attempt):  # what they had put before they died
+        blobs.delete_prefix(f"jobs/{claim.job_id}/attempt-{lost}")
+
+
+def upload(blobs: Blobs, claim: Claim, directory: Path, progress: OnProgress) -> list[ArtifactView]:
+    """Put every file of ``directory`` under this attempt's own prefix, where no other attempt writes."""
+    files = sorted(path for path in directory.iterdir() if path.is_file())
+    total, done = sum(path.stat().st_size for path in files), 0
+    artifacts = []
+    for path in files:
+        progress(Progress(Stage.UPLOAD, done / total))
+        key = f"jobs/{claim.job_id}/attempt-{claim.attempt}/{path.name}"
+        stored = blobs.put_file(key, path)
+        media_type = MEDIA_TYPES.get(path.suffix, "application/octet-stream")
+        artifacts.append(ArtifactView(path.name, stored.size, stored.sha256, media_type, key))
+        done += stored.size
+    return artifacts
+
+
+class Recorder:
+    """Progress → database, under the fence.
+
+    Raises ``LeaseLostError`` out of whatever was reporting: that is how a fenced-off attempt stops. A database that is
+    away for a while costs no more than the report.
+    """
+
+    def __init__(self, database: Engine, claim: Claim) -> None:
+        self._database, self._claim = database, claim
+        self._stage: Stage | None = None
+        self._written = time.monotonic()
+
+    def __call__(self, progress: Progress) -> None:
+        at = time.monotonic()
+        if progress.stage is self._stage and at - self._written < PROGRESS_SECONDS:
+            return
+        try:
+            with transaction(self._database) as session:
+                jobs.record_progress(session, self._claim, progress)
+        except DATABASE_UNREACHABLE as error:
+            log.warning("progress not recorded", error=_first_line(error))
+        self._stage, self._written = progress.stage, at
+
+
+@contextmanager
+def outcome_of(claim: Claim, database: Engine) -> Iterator[None]:
+    """What goes wrong becomes the job's error, unless the job is no longer ours to speak of."""
+    try:
+        yield
+    except LeaseLostError as lost:
+        log.info("fenced off", reason=str(lost))
+    except DATABASE_UNREACHABLE:
+        raise  # not the job's fault, and nothing can be written about it: the supervisor counts the attempt as lost
+    except BlobStoreError as error:
+        log.exception("blob store failed")
+        with transaction(database) as session:
+            jobs.lose(session, claim, JobError("blob_store_unavailable", _first_line(error)))
+    except Exception as error:
+        log.exception("attempt failed")
+        with suppress(LeaseLostError), transaction(database) as session:
+            jobs.fail(session, claim, explain(error))
+
+
+def explain(error: Exception) -> JobError:
+    """One line for the job's user; the traceback is the log's."""
+    line = _first_line(error)
+    if isinstance(error, VitpressError):
+        return JobError(error.code, line)
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in line:
+        return JobError("worker_oom", f"the job needs more memory than the worker has: {line}")
+    return JobError("internal", f"{type(error).__name__}: {line}")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""The doorbell's answer: claim a job, see a runner through it, settle the outcome. No torch in this process."""
+
+import os
+import sys
+from contextlib import suppress
+from datetime import timedelta
+
+import structlog
+from sqlalchemy import Engine
+
+from store import jobs, queue
+from store.errors import LeaseLostError
+from store.session import engine, transaction
+from store.settings import Settings
+from store.values import Claim, JobError, Lease
+from worker.app import NAME, app, draining, served_queues, settings
+from worker.supervisor import Ending, How, supervise
+
+BROKER_VARIABLES = frozenset({"VITPRESS_BROKER_URL", "CELERY_BROKER_URL"})  # no business of a runner's
+
+log = structlog.get_logger(__name__)
+
+
+@app.task(name=queue.WORK)  # type: ignore[untyped-decorator]
+def work(job_id: str) -> None:
+    """Take jobs until none waits. ``job_id`` is what the bell was rung for; whichever job is next comes first."""
+    log.info("doorbell", job_id=job_id)
+    database = engine(settings)
+    while not draining.is_set():
+        with transaction(database) as session:
+            claim = jobs.claim(session, NAME, served_queues(), _lease(settings))
+        if claim is None:
+            return
+        with structlog.contextvars.bound_contextvars(job_id=claim.job_id, attempt=claim.attempt):
+            attend(database, claim)
+
+
+def attend(database: Engine, claim: Claim) -> None:
+    """Run a claimed job in a process of its own, and write what the runner cannot write itself."""
+
+    def heartbeat() -> Lease:
+        with transaction(database) as session:
+            return jobs.heartbeat(session, claim, _lease(settings))
+
+    timeout_seconds = claim.timeout_seconds or settings.job_timeout_seconds
+    log.info("attempt started")
+    ending = supervise(
+        [sys.executable, "-m", "worker.runner", claim.job_id],
+        claim.model_dump_json(),
+        environment={name: value for name, value in os.environ.items() if name not in BROKER_VARIABLES},
+        heartbeat=heartbeat,
+        heartbeat_seconds=settings.heartbeat_seconds,
+        lease_seconds=settings.lease_seconds,
+        timeout_seconds=timeout_seconds,
+        grace_seconds=settings.kill_grace_seconds,
+        draining=draining,
+    )
+    log.info("attempt ended", how=ending.how.value)
+    settle(database, claim, ending, timeout_seconds)
+
+
+def settle(database: Engine, claim: Claim, ending: Ending, timeout_seconds: float) -> None:
+    """Nothing is written for a job that the runner has finished or failed itself: its lease went with that."""
+    with transaction(database) as session:
+        match ending.how:
+            case How.TIMED_OUT:
+                error = JobError("timeout", f"the job ran for longer than {timeout_seconds:g} s")
+                with suppress(LeaseLostError):
+                    jobs.fail(session, claim, error)
+            case How.DRAINED:
+                jobs.release(session, claim)
+            case How.BY_ITSELF | How.LEASE_LOST:
+                jobs.lose(session, claim, ending.error)
+            case How.CANCELLED:
+                pass
+        jobs.end_cancelled(session, claim)
+
+
+def _lease(settings: Settings) -> timedelta:
+    return timedelta(seconds=settings.lease_seconds)
