@@ -1,6 +1,6 @@
 """Every method at four ratios on the sample model: ``python -m benchmarks.methods`` (or ``make bench``).
 
-Calibrated on the sample's calibration images (from the training set), judged on all 10,000 test images of Fashion-MNIST.
+Calibrated on the sample's calibration images (from the training set), judged on Fashion-MNIST's 10,000 test images.
 Writes ``results/methods.md``. Latencies are of one run, before and after turn about: read the ratio, not the times.
 """
 
@@ -60,7 +60,7 @@ def write(reports: list[Report]) -> str:
         "# Methods on the sample model",
         "",
         f"`sample:vit_fmnist`, {first.before.parameters:,} parameters, {first.before.macs:,} MACs an image, top-1 "
-        f"{top1.value:.2%} [{top1.low * 100:.2f}, {top1.high * 100:.2f}] on {first.before.accuracy.images:,} test images "
+        f"{top1.value:.2%} [{top1.low * 100:.2f}, {top1.high * 100:.2f}] on {first.before.accuracy.images:,} images "
         f"({first.data.overlapping_images_dropped} that equal a calibration image left out). "
         f"{first.data.calibration_images:,} calibration images, seed {first.data.seed}, no fine-tuning.",
         "",

@@ -3,11 +3,12 @@
 For a linear map y = W x + b and the cross-entropy ℓ against labels sampled from the model's own softmax, one
 forward and backward pass a batch gives g = ∂ℓ/∂y, and from it, over all tokens t of all images,
 
-    G = E_image[Σ_t g gᵀ],   μ = Σ w x / Σ w,   C = Σ w (x − μ)(x − μ)ᵀ / Σ w,   w = ‖g‖².
+    G = E_image[Σ_t g gᵀ],   μ = Σ w x / Σ w,   C = Σ w (x − μ)(x − μ)ᵀ / Σ w,   w = ‖g‖² + mean ‖g‖².
 
 ½ tr(G ΔW C ΔWᵀ) then estimates the loss that a change ΔW adds to one image (the Fisher information is the Hessian's
 Gauss-Newton part; Martens & Grosse 2015, arXiv 1503.05671, factorise it so). Their C weighs all tokens alike. Ours
-weighs a token by how much its output matters: after a class-token pooling, most of the last block's do not at all.
+weighs a token by how much its output matters: before a class-token pooling, most of the last block's do not at all.
+The mean, which is of the batch, keeps a few tokens with large gradients from being all that is seen.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,8 +23,6 @@ from core.data import Batches
 from core.errors import NumericalError
 from core.frozen import frozen_parameters
 from core.running import RunningMoments
-
-TOKEN_FLOOR = 0.0
 
 
 @dataclass(frozen=True)
@@ -47,8 +46,8 @@ class _Layer:
     def add(self, x: Float[Tensor, "images *tokens inputs"], g: Float[Tensor, "images *tokens outputs"]) -> None:
         rows = g.flatten(0, -2).float()
         weights = rows.square().sum(1)
+        weights = weights + weights.mean().clamp_min(torch.finfo(torch.float32).tiny)  # never all zero
         self.token_weights.append(weights.view(len(x), -1).cpu())
-        weights = weights + TOKEN_FLOOR * (weights.mean() + 1e-30)
         self.inputs.add(x.detach().flatten(0, -2), weights)
         self.gradient = self.gradient + (rows.T @ rows).double()
 

@@ -25,10 +25,8 @@ from core.running import RunningMoments
 
 RIDGES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)  # times the mean diagonal of the inputs' covariance
 HELD_OUT = 5  # one image in so many chooses the ridge
-FLOOR = 0.0
 
 Stream = Sequence[Float[Tensor, "images tokens dim"]]  # one tensor a batch, on the CPU
-Examples = Iterator[tuple[Tensor, Tensor]]  # inputs and targets of a map, (images, tokens, features) each
 
 
 def can_refit(model: nn.Module) -> bool:
@@ -111,7 +109,6 @@ def _fit_(linear: nn.Linear, examples: Iterable[tuple[Tensor, Tensor]], moments:
     start = 0
     for x, t in examples:
         weights = moments.token_weights[start : start + len(x)].to(x.device)
-        weights = weights + FLOOR * moments.token_weights.mean()
         chosen = torch.arange(start, start + len(x), device=x.device) % HELD_OUT == 0
         start += len(x)
         for sums, rows in ((fit, ~chosen), (held, chosen), (everything, chosen | True)):

@@ -1,7 +1,7 @@
 """``make demo``: the main job, from an empty directory to a smaller model, through the whole service.
 
-Starts ``vitpress up`` on a free port, submits over HTTP, watches, downloads, loads the result in a fresh process, prints
-before and after, and stops everything that it started, Ctrl-C included.
+Starts ``vitpress up`` on a free port, submits over HTTP, watches, downloads, loads the result in a fresh process,
+prints before and after, and stops everything that it started, Ctrl-C included.
 """
 
 import re
@@ -45,7 +45,8 @@ def main() -> int:
 @contextmanager
 def service(directory: Path) -> Iterator[str]:
     """The URL of a service of our own, which is gone afterwards."""
-    command = [Path(sys.executable).with_name("vitpress"), "up", "--port", "0", "--data-dir", directory / "data"]
+    program = str(Path(sys.executable).with_name("vitpress"))
+    command = [program, "up", "--port", "0", "--data-dir", str(directory / "data")]
     # In a session of its own, so that Ctrl-C reaches this process alone, which then stops it in order.
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:  # noqa: S603
         try:

@@ -63,7 +63,7 @@ def train(out: Path) -> None:
     test_images, test_labels = load("test")
     model = timm.create_model(ARCHITECTURE, **KWARGS)
     # Muon (Jordan et al. 2024) needs about half of AdamW's epochs here; it is for the blocks' matrices alone.
-    matrices = [p for p in model.blocks.parameters() if p.ndim == 2]
+    matrices = [p for p in model.get_submodule("blocks").parameters() if p.ndim == 2]
     others = [p for p in model.parameters() if all(p is not each for each in matrices)]
     optimizers = {
         "muon": torch.optim.Muon(matrices, weight_decay=WEIGHT_DECAY, adjust_lr_fn="match_rms_adamw"),

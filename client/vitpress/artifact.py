@@ -6,14 +6,16 @@ Nothing in it is ever pickled. torch and timm are imported by the functions that
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from vitpress.plan import LowRank, Plan, Width
 
 if TYPE_CHECKING:
     from torch import nn
+
+_FILES = ("checkpoint_path", "cache_dir")  # arguments of create_model that read files
 
 WEIGHTS, CONFIG, PLAN, REPORT = "model.safetensors", "config.json", "plan.json", "report.json"
 
@@ -41,10 +43,17 @@ class ModelConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     version: Literal[1] = 1
-    architecture: str
+    architecture: Annotated[str, Field(pattern=r"^\w+(\.\w+)?$")]  # no "hf-hub:" or "local-dir:", which fetch and read
     kwargs: dict[str, Any] = {}
     preprocessing: Preprocessing
     class_names: tuple[str, ...] | None = None
+
+    @field_validator("kwargs")
+    @classmethod
+    def _build_only(cls, kwargs: dict[str, Any]) -> dict[str, Any]:
+        if forbidden := {name for name in kwargs if name.startswith("pretrained") or name in _FILES}:
+            raise ValueError(f"may say how the model is built, not where weights come from: {', '.join(forbidden)}")
+        return kwargs
 
 
 def save(model: nn.Module, config: ModelConfig, plan: Plan | None, directory: Path) -> None:
@@ -65,11 +74,15 @@ def read_config(directory: Path) -> ModelConfig:
 def load(directory: str | Path) -> nn.Module:
     """The model of an artifact directory, on the CPU, in evaluation mode.
 
-    Raises ``ArtifactError`` if a file is missing or malformed, or if the weights do not fit the plan.
+    Raises ``ArtifactError`` if a file is missing or malformed, or if the weights do not fit the plan; ``ImportError``
+    if torch, timm or safetensors is not installed.
     """
-    import timm
-    from safetensors import SafetensorError
-    from safetensors.torch import load_model
+    try:
+        import timm
+        from safetensors import SafetensorError
+        from safetensors.torch import load_model
+    except ImportError as error:
+        raise ImportError("loading a model needs the extra: pip install 'vitpress[torch]'") from error
 
     directory = Path(directory)
     try:
@@ -78,19 +91,22 @@ def load(directory: str | Path) -> nn.Module:
         if (directory / PLAN).exists():
             apply_plan_(model, Plan.model_validate_json(_read(directory / PLAN)))
         load_model(model, str(directory / WEIGHTS))
-    except (SafetensorError, FileNotFoundError, AttributeError, RuntimeError, ValueError) as error:
+    except (SafetensorError, OSError, AttributeError, RuntimeError, TypeError, ValueError) as error:
         raise ArtifactError(f"{directory}: {error}") from error
     return model.eval()
 
 
 def apply_plan_(model: nn.Module, plan: Plan) -> None:
-    """Give ``model``'s layers the shapes that ``plan`` says; the new weights are uninitialised."""
+    """Give ``model``'s layers the shapes that ``plan`` says; the new weights are uninitialised.
+
+    Raises ``AttributeError`` or ``ArtifactError`` for layers that the model does not have.
+    """
     from torch import nn
 
+    old = next(model.parameters())
+    like: dict[str, Any] = {"device": old.device, "dtype": old.dtype}
     for layer in plan.layers:
         module = model.get_submodule(layer.path)
-        old = next(module.parameters())
-        like: dict[str, Any] = {"device": old.device, "dtype": old.dtype}
         match layer:
             case LowRank():
                 first = nn.Linear(layer.in_features, layer.rank, bias=False, **like)
@@ -98,8 +114,8 @@ def apply_plan_(model: nn.Module, plan: Plan) -> None:
                 model.set_submodule(layer.path, nn.Sequential(first, second))
             case Width():
                 fc1, fc2 = module.fc1, module.fc2
-                assert isinstance(fc1, nn.Linear)
-                assert isinstance(fc2, nn.Linear)
+                if not (isinstance(fc1, nn.Linear) and isinstance(fc2, nn.Linear)):
+                    raise ArtifactError(f"{layer.path} is not a feed-forward block of two linear maps")
                 module.fc1 = nn.Linear(fc1.in_features, layer.width, **like)
                 module.fc2 = nn.Linear(layer.width, fc2.out_features, **like)
 

@@ -1,23 +1,26 @@
-"""A small Vision Transformer with odd sizes, so that a swapped axis cannot pass, and images for it."""
+"""A small Vision Transformer, and images for it."""
 
-from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
+from small_vit import CLASSES, INPUT_SIZE, Make
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
-
-CLASSES = 7
-INPUT_SIZE = (2, 12, 12)
-
-Make = Callable[..., nn.Module]
 
 
 @pytest.fixture
 def make_vit() -> Make:
-    def make(**kwargs: object) -> nn.Module:
+    def make(**kwargs: Any) -> nn.Module:
         torch.manual_seed(0)
-        sizes = {"img_size": 12, "patch_size": 4, "in_chans": 2, "embed_dim": 22, "depth": 3, "num_heads": 2}
+        sizes: dict[str, Any] = {
+            "img_size": 12,
+            "patch_size": 4,
+            "in_chans": 2,
+            "embed_dim": 22,
+            "depth": 3,
+            "num_heads": 2,
+        }
         model = VisionTransformer(**(sizes | {"mlp_ratio": 2.5, "num_classes": CLASSES} | kwargs))
         for parameter in model.parameters():
             parameter.data.add_(torch.randn_like(parameter), alpha=0.15)  # biases and norms that are not 0 and 1

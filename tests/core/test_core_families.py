@@ -2,12 +2,13 @@ import copy
 
 import pytest
 import torch
+from small_vit import CLASSES, INPUT_SIZE, Make
 from timm.layers import GluMlp
 from torch import nn
 
-from conftest import CLASSES, INPUT_SIZE, Make
 from core import catalog, catalog_build
 from core.allocate import dry_run
+from core.errors import UnknownModelError
 from core.families import describe, macs_of
 from core.recipe import FisherRecipe
 from core.shapes import FeedForwardShape, LinearShape
@@ -82,7 +83,7 @@ class TestCatalog:
         assert folded["groups"][0]["blocks"] == [0, 1, 2]
 
     def test_knows_near_names(self) -> None:
-        with pytest.raises(catalog.UnknownModelError) as error:
+        with pytest.raises(UnknownModelError) as error:
             catalog.get("vit_smal_patch16_224")
         assert "vit_small_patch16_224" in error.value.near
         assert len(error.value.near) <= 5

@@ -35,7 +35,7 @@ class TestWidth:
         kept = PruneCandidate(mlp, None).at(HIDDEN)
         torch.testing.assert_close(kept.fc1_weight, mlp.fc1.weight.double())
         torch.testing.assert_close(kept.fc2_weight, mlp.fc2.weight.double())
-        torch.testing.assert_close(kept.fc2_bias, mlp.fc2.bias.double())
+        torch.testing.assert_close(kept.fc2_bias, mlp.get_parameter("fc2.bias").double())
 
     @pytest.mark.parametrize("width", [1, 8, 22])
     def test_by_magnitude_is_the_dense_block_with_a_mask(self, mlp: Mlp, width: int) -> None:

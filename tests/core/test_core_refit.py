@@ -1,11 +1,12 @@
 import copy
+from typing import Any
 
 import pytest
 import torch
+from small_vit import Make
 from timm.models.vision_transformer import ResPostBlock
 from torch import Tensor, nn
 
-from conftest import Make
 from core.calibrate import calibrate
 from core.families import describe
 from core.recipe import FisherRecipe
@@ -29,15 +30,17 @@ def distance(one: nn.Module, other: nn.Module, batches: Batches) -> float:
 
 class TestRefit:
     @pytest.mark.parametrize("kwargs", [{}, {"init_values": 0.7}, {"class_token": False, "global_pool": "avg"}])
-    def test_of_an_untouched_model_changes_nothing(self, make_vit: Make, batches: Batches, kwargs: object) -> None:
-        model = make_vit(**kwargs)  # type: ignore[arg-type]
+    def test_of_an_untouched_model_changes_nothing(
+        self, make_vit: Make, batches: Batches, kwargs: dict[str, Any]
+    ) -> None:
+        model = make_vit(**kwargs)
         assert distance(refitted(model, model, batches), model, batches) < 1e-8
 
     @pytest.mark.parametrize("kwargs", [{}, {"init_values": 0.7}, {"class_token": False, "global_pool": "avg"}])
     def test_brings_a_damaged_model_back_on_images_it_has_not_seen(
-        self, make_vit: Make, batches: Batches, kwargs: object
+        self, make_vit: Make, batches: Batches, kwargs: dict[str, Any]
     ) -> None:
-        model = make_vit(**kwargs)  # type: ignore[arg-type]
+        model = make_vit(**kwargs)
         damaged = copy.deepcopy(model)
         generator = torch.Generator().manual_seed(9)
         for block in damaged.blocks:  # type: ignore[union-attr]
