@@ -5,12 +5,14 @@ prints before and after, and stops everything that it started, Ctrl-C included.
 """
 
 import re
+import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NoReturn
 
 from rich.console import Console
 
@@ -56,7 +58,7 @@ def service(directory: Path) -> Iterator[str]:
             with suppress(subprocess.TimeoutExpired):
                 process.wait(STOP_SECONDS)
             process.kill()
-    console.print("everything is stopped")
+            console.print("everything is stopped")
 
 
 def _url(process: subprocess.Popen[str]) -> str:
@@ -68,7 +70,13 @@ def _url(process: subprocess.Popen[str]) -> str:
     raise SystemExit("the service did not start")
 
 
+def _interrupt(_number: int, _frame: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
 if __name__ == "__main__":
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
     try:
         sys.exit(main())
     except KeyboardInterrupt:
