@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import exp
-from typing import Literal
+from typing import Any, Literal
 
 from core.errors import NothingToCompressError, UnreachableTargetError
 from core.recipe import FisherRecipe, SvdMagnitudeRecipe
@@ -204,32 +204,16 @@ def _plan(shape: ModelShape, curves: Sequence[Curve], chosen: Sequence[Option | 
 
 
 def _layer(shape: LayerShape, option: Option | None, measured: bool) -> Layer:
+    facts: dict[str, Any] = {
+        "path": shape.path,
+        "parameters_before": shape.parameters,
+        "parameters_after": shape.parameters - _removed(option),
+        "predicted_loss": (option.loss if option else 0.0) if measured else None,
+    }
     if option is None:
-        return Dense(
-            path=shape.path,
-            parameters_before=shape.parameters,
-            parameters_after=shape.parameters,
-            predicted_loss=0.0 if measured else None,
-        )
-    before, after = shape.parameters, shape.parameters_at(option.size)
-    loss = option.loss if measured else None
+        return Dense(**facts)
     match shape:
         case LinearShape():
-            return LowRank(
-                path=shape.path,
-                parameters_before=before,
-                parameters_after=after,
-                predicted_loss=loss,
-                in_features=shape.in_features,
-                out_features=shape.out_features,
-                rank=option.size,
-            )
+            return LowRank(in_features=shape.in_features, out_features=shape.out_features, rank=option.size, **facts)
         case FeedForwardShape():
-            return Width(
-                path=shape.path,
-                parameters_before=before,
-                parameters_after=after,
-                predicted_loss=loss,
-                width_before=shape.hidden_features,
-                width=option.size,
-            )
+            return Width(width_before=shape.hidden_features, width=option.size, **facts)

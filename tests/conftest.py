@@ -1,5 +1,6 @@
 """Fixtures of the real services. A service that is neither there nor can be started is an error, never a skip."""
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,10 @@ from steps import Steps
 from store.session import engine as open_engine
 from store.settings import Settings
 from store.tables import Base
+
+# A shell that starts the tests in the background has them ignore Ctrl-C, and so all that they start, unless it is
+# handled here.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
