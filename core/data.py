@@ -78,10 +78,9 @@ def _reservoir(batches: Batches, size: int, rng: np.random.Generator) -> tuple[l
     for images, labels in batches:
         for image, label in zip(images, torch.as_tensor(labels), strict=True):
             count += 1
-            if len(picked) < size:
-                picked.append((image, label))
-            elif (place := int(rng.integers(count))) < size:
-                picked[place] = (image, label)
+            place = len(picked) if len(picked) < size else int(rng.integers(count))
+            if place < size:
+                picked[place : place + 1] = [(image.clone(), label)]  # a view would keep its whole batch in memory
     return [picked[index] for index in rng.permutation(len(picked))], count
 
 
@@ -167,4 +166,4 @@ def _labels(info: DatasetInfo, config: ModelConfig) -> list[int]:
 
 
 def _fingerprint(image: Tensor) -> bytes:
-    return hashlib.blake2b(image.contiguous().numpy().tobytes(), digest_size=16).digest()
+    return hashlib.blake2b(image.cpu().contiguous().numpy().tobytes(), digest_size=16).digest()
