@@ -47,6 +47,7 @@ class Worker:
 
     def _put(self, claim: Claim, name: str, content: bytes) -> ArtifactView:
         path = self.settings.data_dir / "outbox"
+        path.parent.mkdir(parents=True, exist_ok=True)  # a server that is still starting has not made it yet
         path.write_bytes(content)
         key = f"jobs/{claim.job_id}/attempt-{claim.attempt}/{name}"
         stored = Blobs.open(self.settings).put_file(key, path)
