@@ -3,13 +3,12 @@
 The database is the truth. A message may be lost, late or doubled, and nothing is: the sweeper rings again.
 """
 
-from functools import lru_cache
-
 import structlog
 from celery import Celery
 from kombu.exceptions import OperationalError
 
 from store.settings import Settings
+from store.shared import made_once
 from store.tables import Queue
 
 WORK = "vitpress.work"  # the one task: claim the next job and see it through
@@ -17,7 +16,7 @@ WORK = "vitpress.work"  # the one task: claim the next job and see it through
 log = structlog.get_logger(__name__)
 
 
-@lru_cache
+@made_once
 def sender(settings: Settings) -> Celery:
     """A Celery app that only sends, and gives up within a second or so: a request waits for it."""
     if settings.broker_url is None:

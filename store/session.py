@@ -6,7 +6,6 @@ Callers own the transaction: one a request or task, committed where ``transactio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,12 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.orm import Session, sessionmaker
 
 from store.settings import Settings
+from store.shared import made_once
 
 session_factory = sessionmaker(autoflush=False, expire_on_commit=False)
 
 
-@lru_cache
+@made_once
 def engine(settings: Settings) -> Engine:
     url = make_url(settings.database_url)
     if url.get_backend_name() != "sqlite":
