@@ -138,7 +138,7 @@ def _choose(curves: Sequence[Curve], target: float, room: dict[Pool, float]) -> 
         missing -= gain
 
     segments = sorted(
-        ((after.loss - before.loss) / (after.removed - before.removed), index, position, after)
+        (_slope(before, after), index, position, after)
         for index, each in enumerate(curves)
         for position, (before, after) in enumerate(pairwise([Option(0, 0, 0.0), *_lower_hull(each.options)]))
     )

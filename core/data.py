@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from operator import length_hint
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +18,8 @@ from core.errors import DatasetError
 from vitpress.artifact import ModelConfig
 
 Batches = Iterable[tuple[Tensor, Tensor]]  # images (batch, channels, height, width), labels (batch,); iterable again
+
+Files = list[tuple[Path, int]]  # with the label of each
 
 BATCH = 64
 
@@ -98,19 +101,17 @@ def open_splits(info: DatasetInfo, config: ModelConfig, calibration_images: int,
         if len(found) < 2:
             raise DatasetError(f"{info.name}: the {role} split has {len(found)} images, needs at least 2")
     if "all" in files:
-        picked = _pick(len(files["all"]), min(calibration_images, len(files["all"]) // 2), seed)
-        calibration = [each for index, each in enumerate(files["all"]) if index in picked]
-        evaluation = [each for index, each in enumerate(files["all"]) if index not in picked]
+        whole = files["all"]
+        calibration, evaluation = _divide(whole, min(calibration_images, len(whole) // 2), seed)
         return Splits(ImageFiles(calibration, config), ImageFiles(evaluation, config), "split")
-    picked = _pick(len(files["calibration"]), calibration_images, seed)
-    calibration = [each for index, each in enumerate(files["calibration"]) if index in picked]
+    calibration, _ = _divide(files["calibration"], calibration_images, seed)
     return Splits(ImageFiles(calibration, config), ImageFiles(files["evaluation"], config), "given")
 
 
 class ImageFiles:
     """Batches of decoded, preprocessed image files, in the order given."""
 
-    def __init__(self, files: list[tuple[Path, int]], config: ModelConfig) -> None:
+    def __init__(self, files: Files, config: ModelConfig) -> None:
         self._files = files
         self._mode = "L" if config.preprocessing.input_size[0] == 1 else "RGB"
         self._transform = create_transform(**config.preprocessing.model_dump(), is_training=False)
@@ -140,6 +141,10 @@ class Distinct:
     def __init__(self, batches: Batches, seen: frozenset[bytes]) -> None:
         self._batches, self._seen, self.dropped = batches, seen, 0
 
+    def __length_hint__(self) -> int:
+        """Batches, where the source knows; else 0. One that is all dropped counts."""
+        return length_hint(self._batches)
+
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         self.dropped = 0
         for images, labels in self._batches:
@@ -149,10 +154,14 @@ class Distinct:
                 yield images[fresh], labels[fresh]
 
 
-def _pick(count: int, wanted: int, seed: int) -> frozenset[int]:
-    if wanted >= count:
-        return frozenset(range(count))
-    return frozenset(np.random.default_rng(seed).choice(count, wanted, replace=False).tolist())
+def _divide(files: Files, wanted: int, seed: int) -> tuple[Files, Files]:
+    """``wanted`` of them at random, or all if there are no more, and the rest; both in their order."""
+    count = len(files)
+    picked = set(np.random.default_rng(seed).choice(count, min(wanted, count), replace=False).tolist())
+    return (
+        [file for index, file in enumerate(files) if index in picked],
+        [file for index, file in enumerate(files) if index not in picked],
+    )
 
 
 def _labels(info: DatasetInfo, config: ModelConfig) -> list[int]:

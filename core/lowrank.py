@@ -30,16 +30,12 @@ class LowRankCandidate:
 
     def __init__(self, linear: nn.Linear, moments: Moments | None) -> None:
         """``moments``: None for the plain SVD of the weight."""
-        self._weight = linear.weight.detach().double().cpu()
-        outputs, inputs = self._weight.shape
-        self._bias = torch.zeros(outputs).double() if linear.bias is None else linear.bias.detach().double().cpu()
+        self._weight, self._bias = affine(linear)
         if moments is None:
+            outputs, inputs = self._weight.shape
             self._mean = torch.zeros(inputs).double()
-            whiten_g, unwhiten_g, whiten_c = (
-                torch.eye(outputs).double(),
-                torch.eye(outputs).double(),
-                torch.eye(inputs).double(),
-            )
+            whiten_g = unwhiten_g = torch.eye(outputs).double()
+            whiten_c = torch.eye(inputs).double()
         else:
             self._mean = moments.mean
             whiten_g, unwhiten_g = square_root(moments.gradient)
@@ -57,6 +53,14 @@ class LowRankCandidate:
         scale = self._sigma[:rank].clamp_min(torch.finfo(torch.float32).tiny)
         first, second = self._first[:rank] / scale[:, None], self._second[:, :rank] * scale
         return Factors(first, second, self._bias + (self._weight - second @ first) @ self._mean)
+
+
+def affine(linear: nn.Module) -> tuple[Float[Tensor, "outputs inputs"], Float[Tensor, " outputs"]]:
+    """Weight and bias of a linear map, float64 on the CPU; a bias that it lacks is zero."""
+    assert isinstance(linear, nn.Linear)
+    weight = linear.weight.detach().double().cpu()
+    bias = torch.zeros(len(weight)).double() if linear.bias is None else linear.bias.detach().double().cpu()
+    return weight, bias
 
 
 def square_root(matrix: Float[Tensor, "n n"]) -> tuple[Float[Tensor, "n n"], Float[Tensor, "n n"]]:

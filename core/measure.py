@@ -1,8 +1,9 @@
 """What a model costs and what it gets right, before against after, in one run and on the same images."""
 
 import time
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator
 from dataclasses import dataclass
+from operator import length_hint
 from typing import Generic, TypeVar
 
 import torch
@@ -67,7 +68,7 @@ def _outcome(before: nn.Module, after: nn.Module, images: Tensor, labels: Tensor
 
 
 def _counted(data: Batches, on_progress: OnProgress) -> Iterator[tuple[Tensor, Tensor]]:
-    total = len(data) if isinstance(data, Sized) else None
+    total = length_hint(data)  # 0: it cannot say
     for index, batch in enumerate(data):
         yield batch
         if total:

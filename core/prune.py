@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from timm.layers import Mlp
-from torch import Tensor, nn
+from torch import Tensor
 
 from core.calibrate import Moments
-from core.lowrank import square_root
+from core.lowrank import affine, square_root
 
 BLOCKS = 256  # removals of a whole block; more would be finer than any curve needs and slower
 DAMPING = 1e-3  # of the mean diagonal, added to C: keeps C⁻¹ finite where units are collinear
@@ -37,8 +37,8 @@ class PruneCandidate:
 
     def __init__(self, mlp: Mlp, moments: Moments | None) -> None:
         """``moments`` are those of ``fc2``; None for magnitude pruning: ‖fc1 row‖ · ‖fc2 column‖, no compensation."""
-        self._fc1, self._bias1 = _weights(mlp.fc1)
-        self._fc2, self._bias2 = _weights(mlp.fc2)
+        self._fc1, self._bias1 = affine(mlp.fc1)
+        self._fc2, self._bias2 = affine(mlp.fc2)
         self._moments = moments
         if moments is None:
             score = self._fc1.norm(dim=1) * self._fc2.norm(dim=0)
@@ -87,10 +87,3 @@ def removal_order(
         inverse = (inverse - inverse[:, gone] @ shift)[stays][:, stays]
         remaining = remaining[stays]
     return torch.cat(order), torch.cat(losses)
-
-
-def _weights(linear: nn.Module) -> tuple[Tensor, Tensor]:
-    assert isinstance(linear, nn.Linear)
-    weight = linear.weight.detach().double().cpu()
-    bias = torch.zeros(len(weight)).double() if linear.bias is None else linear.bias.detach().double().cpu()
-    return weight, bias

@@ -131,6 +131,7 @@ class TestProgress:
         for stage in stages:
             fractions = [each.fraction for each in heard if each.stage is stage]
             assert fractions == sorted(fractions)
+            assert fractions[-1] == 1
         assert set(report.seconds) == set(stages)
 
 
