@@ -102,8 +102,8 @@ def _refit_block_(
 
 
 def _fit_(linear: nn.Linear, examples: Iterable[tuple[Tensor, Tensor]], moments: Moments) -> None:
-    """Solve for ``linear`` in place."""
-    if linear.bias is None:
+    """Solve for ``linear`` in place. One without a bias, or seen on one image alone, is left as it is."""
+    if linear.bias is None or len(moments.token_weights) < 2:
         return
     fit, held, everything = RunningMoments(), RunningMoments(), RunningMoments()
     start = 0
@@ -166,7 +166,9 @@ def _writer(module: nn.Module) -> nn.Linear:
 
 
 def _scale(layer_scale: nn.Module) -> Tensor | float:
-    return getattr(layer_scale, "gamma", 1.0)
+    """γ, with 1 for channels that it shuts off: nothing that is written there arrives, and any finite target does."""
+    gamma = getattr(layer_scale, "gamma", None)
+    return 1.0 if gamma is None else torch.where(gamma == 0, 1.0, gamma)
 
 
 class _SeenError(Exception):

@@ -49,6 +49,16 @@ class TestRefit:
         seen, unseen = batches[:-1], batches[-1:]
         assert distance(refitted(damaged, model, seen), model, unseen) < 0.3 * distance(damaged, model, unseen)
 
+    def test_of_one_image_which_leaves_none_to_hold_out_changes_nothing(self, vit: nn.Module, batches: Batches) -> None:
+        one = [(images[:1], labels[:1]) for images, labels in batches[:1]]
+        assert distance(refitted(vit, vit, one), vit, batches) == 0
+
+    def test_survives_a_layer_scale_that_is_zero_somewhere(self, make_vit: Make, batches: Batches) -> None:
+        model = make_vit(init_values=0.7)
+        model.get_parameter("blocks.1.ls1.gamma").data[3] = 0
+        model.get_parameter("blocks.2.ls2.gamma").data[5] = 0
+        assert distance(refitted(model, model, batches), model, batches) < 1e-8
+
     def test_leaves_the_original_alone(self, vit: nn.Module, batches: Batches) -> None:
         before = {name: tensor.clone() for name, tensor in vit.state_dict().items()}
         refitted(vit, vit, batches)
