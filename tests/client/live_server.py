@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import socket
-import threading
 from contextlib import ExitStack
-from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import uvicorn
 from structlog.testing import capture_logs
 
 from api.app import create_app
 from core import allocate, catalog
-from core.progress import Progress, Stage
 from core.recipe import FisherRecipe
 from core.report import (
     Accuracy,
@@ -29,40 +24,34 @@ from core.report import (
     Proportion,
     Report,
 )
+from hands import Worker
 from migrations.upgrade import upgrade
+from serving import serving
 from store import jobs
-from store.blobs import Blobs
-from store.session import engine, transaction
+from store.session import transaction
 from store.settings import Settings
-from store.tables import Base, Queue
-from store.values import ArtifactView, Claim, JobError
+from store.tables import Base
+from store.values import Claim, JobError
 from vitpress.plan import Plan
 
 MODEL, DATASET = "sample:vit_fmnist", "local:letters"
 RECIPE = FisherRecipe(target_ratio=0.5)
 
 
-class LiveServer:
+class LiveServer(Worker):
     def __init__(self, directory: Path) -> None:
-        self.settings = Settings(
+        settings = Settings(
             data_dir=directory / "data",
             datasets_dir=_dataset(directory / "datasets"),
             broker_url="redis://127.0.0.1:1",  # nobody there: jobs are accepted all the same
         )
-        self.engine = engine(self.settings)
-        self.blobs = Blobs.open(self.settings)
+        super().__init__(settings)
         upgrade(self.engine)
         self._exits = ExitStack()
 
     def __enter__(self) -> Self:
         self._exits.enter_context(capture_logs())  # stdout is the command's
-        listening = self._exits.enter_context(socket.create_server(("127.0.0.1", 0)))  # connections wait from here on
-        self.url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-        server = uvicorn.Server(uvicorn.Config(create_app(self.settings), log_config=None))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-        thread.start()
-        self._exits.callback(thread.join)
-        self._exits.callback(setattr, server, "should_exit", True)
+        self.url = self._exits.enter_context(serving(create_app(self.settings)))
         return self
 
     def __exit__(
@@ -75,38 +64,14 @@ class LiveServer:
             for table in reversed(Base.metadata.sorted_tables):
                 connection.execute(table.delete())
 
-    def claim(self) -> Claim:
-        with transaction(self.engine) as session:
-            claim = jobs.claim(session, "a test", [Queue.CPU], timedelta(seconds=60))
-        assert claim is not None
-        return claim
-
-    def progress(self, claim: Claim, stage: Stage, fraction: float) -> None:
-        with transaction(self.engine) as session:
-            jobs.record_progress(session, claim, Progress(stage, fraction))
-
-    def fail(self, claim: Claim, code: str, message: str) -> None:
-        with transaction(self.engine) as session:
-            jobs.fail(session, claim, JobError(code, message))
-
     def lose(self, claim: Claim) -> None:
         with transaction(self.engine) as session:
             jobs.lose(session, claim, JobError("killed", "the worker was killed"))
 
-    def finish(self, claim: Claim, *files: Path) -> None:
-        """Succeed with ``files`` as the artifacts, or with the plan as the only one."""
-        artifacts = []
-        for file in files or [self._plan_file()]:
-            key = f"jobs/{claim.job_id}/attempt-{claim.attempt}/{file.name}"
-            stored = self.blobs.put_file(key, file)
-            artifacts.append(ArtifactView(file.name, stored.size, stored.sha256, "application/octet-stream", key))
-        with transaction(self.engine) as session:
-            jobs.finish(session, claim, plan=plan(), report=report(), artifacts=artifacts, stage_seconds={})
-
-    def _plan_file(self) -> Path:
-        file = self.settings.data_dir / "plan.json"
-        file.write_text(plan().model_dump_json())
-        return file
+    def succeed(self, claim: Claim, *files: Path) -> None:
+        """With ``files`` as the artifacts, or with the plan as the only one."""
+        contents = {file.name: file.read_bytes() for file in files}
+        self.finish(claim, contents or {"plan.json": plan().model_dump_json().encode()}, plan(), report())
 
 
 def plan() -> Plan:

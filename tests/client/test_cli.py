@@ -110,7 +110,7 @@ class TestSubmit:
             [job_id] = ID.findall(process.stdout.readline())
             claim = server.claim()
             server.progress(claim, Stage.COMPRESS, 0.25)
-            server.finish(claim)
+            server.succeed(claim)
             out, _ = process.communicate(timeout=30)
         assert process.returncode == 0
         assert f"job {job_id} succeeded" in out
@@ -120,7 +120,7 @@ class TestSubmit:
 class TestWatch:
     def test_tells_the_stages_and_the_result_in_one_line(self, vitpress: Shell, server: LiveServer) -> None:
         job_id = vitpress.submit()
-        server.finish(server.claim())
+        server.succeed(server.claim())
         ran = vitpress("watch", job_id)
         assert ran.code == 0
         last = ran.out.splitlines()[-1]
@@ -142,7 +142,7 @@ class TestWatch:
 
     def test_in_json_prints_an_event_a_line_and_then_the_job(self, vitpress: Shell, server: LiveServer) -> None:
         job_id = vitpress.submit()
-        server.finish(server.claim())
+        server.succeed(server.claim())
         lines = [json.loads(line) for line in vitpress("watch", job_id, "--json").out.splitlines()]
         assert [line.get("kind") for line in lines] == ["snapshot", None]
         assert (lines[-1]["id"], lines[-1]["state"]) == (job_id, "succeeded")
@@ -208,7 +208,7 @@ class TestLooking:
     def test_show_has_the_report_once_there_is_one(self, vitpress: Shell, server: LiveServer) -> None:
         job_id = vitpress.submit()
         assert "relative increase" not in vitpress("show", job_id).out
-        server.finish(server.claim())
+        server.succeed(server.claim())
         shown = vitpress("show", job_id).out
         for row in (
             r"parameters .*1,896,010 .*953,693 .*-49.7%",
@@ -223,7 +223,7 @@ class TestLooking:
 
     def test_show_in_json_carries_the_report(self, vitpress: Shell, server: LiveServer) -> None:
         job_id = vitpress.submit()
-        server.finish(server.claim())
+        server.succeed(server.claim())
         shown = json.loads(vitpress("show", job_id, "--json").out)
         assert (shown["id"], shown["report"]["change"]["mcnemar"]["p_value"]) == (job_id, 0.88)
 
@@ -249,7 +249,7 @@ class TestDownload:
     ) -> None:
         (tmp_path / "model.safetensors").write_bytes(b"weights")
         job_id = vitpress.submit()
-        server.finish(server.claim(), tmp_path / "model.safetensors")
+        server.succeed(server.claim(), tmp_path / "model.safetensors")
         ran = vitpress("download", job_id, "-o", str(tmp_path / "got"))
         assert (ran.code, ran.out) == (0, f"1 files, verified, in {tmp_path / 'got'}\n")
         assert (tmp_path / "got" / "model.safetensors").read_bytes() == b"weights"
@@ -261,7 +261,7 @@ class TestDownload:
     ) -> None:
         (tmp_path / "file").touch()
         job_id = vitpress.submit()
-        server.finish(server.claim())
+        server.succeed(server.claim())
         ran = vitpress("download", job_id, "-o", str(tmp_path / "file" / "got"))
         assert (ran.code, ran.err.count("\n")) == (1, 1)
 

@@ -105,14 +105,14 @@ class TestEvents:
         server.progress(claim, Stage.COMPRESS, 0.25)
         event = next(heard)
         assert (event.kind, event.stage, event.fraction) == ("stage", "compress", 0.25)
-        server.finish(claim)
+        server.succeed(claim)
         assert [(each.kind, each.state) for each in heard] == [("state", JobState.SUCCEEDED)]
 
     def test_tell_the_whole_story_of_a_finished_job(self, client: Client, server: LiveServer) -> None:
         handle = submitted(client)
         claim = server.claim()
         server.progress(claim, Stage.LOAD, 1.0)
-        server.finish(claim)
+        server.succeed(claim)
         assert [each.kind for each in handle.events(after="0")] == ["state", "state", "stage", "state"]
         assert [each.kind for each in handle.events()] == ["snapshot"]
 
@@ -152,7 +152,7 @@ class TestTheResult:
 
     def test_has_the_workers_report_and_plan(self, client: Client, server: LiveServer) -> None:
         handle = submitted(client)
-        server.finish(server.claim())
+        server.succeed(server.claim())
         assert handle.report().model_dump(mode="json") == report().model_dump(mode="json")
         assert handle.plan() == plan()
         assert handle.refresh().constraint == handle.report().constraint
@@ -162,7 +162,7 @@ class TestTheResult:
         for name, content in files.items():
             (tmp_path / name).write_bytes(content)
         handle = submitted(client)
-        server.finish(server.claim(), *(tmp_path / name for name in files))
+        server.succeed(server.claim(), *(tmp_path / name for name in files))
         got = handle.download(tmp_path / "got")
         assert {path.name: path.read_bytes() for path in got.iterdir()} == files
 
@@ -172,7 +172,7 @@ class TestTheResult:
         content = bytes(range(251)) * 997
         (tmp_path / "model.safetensors").write_bytes(content)
         handle = submitted(client)
-        server.finish(server.claim(), tmp_path / "model.safetensors")
+        server.succeed(server.claim(), tmp_path / "model.safetensors")
         [artifact] = handle.artifacts()
         got = tmp_path / "got"
         got.mkdir()
@@ -197,7 +197,7 @@ class TestTheResult:
         config = ModelConfig(architecture="vit_tiny_patch16_224", kwargs=kwargs, preprocessing=preprocessing)
         save(model, config, None, tmp_path / "made")
         handle = submitted(client)
-        server.finish(server.claim(), *(tmp_path / "made").iterdir())
+        server.succeed(server.claim(), *(tmp_path / "made").iterdir())
 
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
         loaded = handle.wait().load()

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 
 from core.progress import Progress, Stage
+from core.report import Report
 from examples import PLAN, RECIPE, REPORT
 from store import jobs
 from store.blobs import Blobs
@@ -11,6 +12,7 @@ from store.session import engine, transaction
 from store.settings import Settings
 from store.tables import Queue
 from store.values import ArtifactView, Claim, JobError
+from vitpress.plan import Plan
 
 MODEL, DATASET = "sample:vit_fmnist", "local:shoes"
 PLAN_ALONE = {"plan.json": PLAN.model_dump_json().encode()}
@@ -40,10 +42,12 @@ class Worker:
         with transaction(self.engine) as session:
             jobs.fail(session, claim, JobError(code, message))
 
-    def finish(self, claim: Claim, files: Mapping[str, bytes] = PLAN_ALONE) -> None:
+    def finish(
+        self, claim: Claim, files: Mapping[str, bytes] = PLAN_ALONE, plan: Plan = PLAN, report: Report = REPORT
+    ) -> None:
         artifacts = [self._put(claim, name, content) for name, content in files.items()]
         with transaction(self.engine) as session:
-            jobs.finish(session, claim, plan=PLAN, report=REPORT, artifacts=artifacts, stage_seconds={})
+            jobs.finish(session, claim, plan=plan, report=report, artifacts=artifacts, stage_seconds={})
 
     def _put(self, claim: Claim, name: str, content: bytes) -> ArtifactView:
         path = self.settings.data_dir / "outbox"
