@@ -24,7 +24,7 @@ test: $(VENV)/dev  ## Run all tests, against real PostgreSQL, Redis and S3 serve
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/dev  ## Check style, formatting and the layers' imports
-	$(BIN)/ruff check .
+	$(BIN)/ruff check --no-cache .  # the cache does not notice that a module has moved
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from hands import DATASET, MODEL, Worker
-from serving import serving
 from sqlalchemy import Engine
 
 from api.app import create_app
+from hands import DATASET, MODEL, Worker
+from serving import serving
 from store.session import engine
 from store.settings import Settings
 

@@ -6,8 +6,8 @@ import random
 import httpx
 import pytest
 from fastapi.testclient import TestClient
-from hands import Worker
 
+from hands import Worker
 from store.blobs import Blobs
 from store.settings import Settings
 

@@ -15,10 +15,10 @@ import httpx
 import psycopg
 import pytest
 from fastapi.testclient import TestClient
-from hands import Worker
 from sqlalchemy import make_url
 
 from core.progress import Stage
+from hands import Worker
 from store.settings import Settings
 
 Event = dict[str, Any]

@@ -9,13 +9,13 @@ from uuid import uuid4
 import pytest
 import redis
 from fastapi.testclient import TestClient
-from hands import DATASET, MODEL, Worker
 from httpx2 import Response
 
 from api.app import create_app
 from core.progress import Stage
 from core.report import Report
 from examples import PLAN, RECIPE, REPORT
+from hands import DATASET, MODEL, Worker
 from store.queue import WORK
 from store.settings import Settings
 from vitpress.plan import Plan

@@ -4,9 +4,10 @@ import json
 from typing import Any
 
 from fastapi.testclient import TestClient
-from hands import DATASET, MODEL
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from hands import DATASET, MODEL
 
 JSON = {"Content-Type": "application/json"}
 TEXT = st.text(st.characters(), max_size=12) | st.sampled_from(["\0", "\ud800", "fisher", MODEL, DATASET, "é" * 300])
