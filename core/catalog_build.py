@@ -1,6 +1,7 @@
 """Write ``catalog.json`` from timm's registry and the samples: ``python -m core.catalog_build``."""
 
 import json
+import re
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
@@ -14,15 +15,22 @@ from core.families import describe
 from core.shapes import ModelShape
 from vitpress.artifact import CONFIG, read_config
 
-TIMM_MODULES = ("vision_transformer", "deit")  # files of timm.models whose classes core.families has adapters for
+TIMM_MODULES = (  # files of timm.models whose models are Vision Transformers or hybrids with their blocks
+    "vision_transformer", "vision_transformer_hybrid", "deit", "eva", "beit", "swin_transformer", "swin_transformer_v2",
+    "pit", "mobilevit",
+)  # fmt: skip
+BLOCK = re.compile(r"(.*?\bblocks\.)(\d+)\.")
 SAMPLES = Path(__file__).parents[1] / "samples"
 
 
 def timm_entries() -> Iterator[tuple[str, dict[str, Any], ModelShape]]:
     """Every classifier with pretrained weights that has something to compress, built without memory on "meta"."""
+    tagged: dict[str, list[str]] = {}
+    for name in timm.list_pretrained():
+        tagged.setdefault(name.split(".")[0], []).append(name)
     for architecture in timm.list_models(module=list(TIMM_MODULES)):
         shapes: dict[tuple[object, ...], ModelShape] = {}
-        tags = [name for name in timm.list_pretrained(f"{architecture}*") if name.split(".")[0] == architecture]
+        tags = tagged.get(architecture, [])
         for name in tags[:1] and [architecture, *tags]:
             config = timm.get_pretrained_cfg(name)
             if config is None or config.num_classes < 1:
@@ -30,7 +38,8 @@ def timm_entries() -> Iterator[tuple[str, dict[str, Any], ModelShape]]:
             key = (config.num_classes, config.input_size)
             if key not in shapes:
                 with torch.device("meta"):
-                    shapes[key] = describe(timm.create_model(name), config.input_size)
+                    model = timm.create_model(name)
+                shapes[key] = describe(model, config.input_size)
             if shapes[key].layers:
                 facts = {
                     "architecture": architecture,
@@ -69,23 +78,24 @@ def build() -> dict[str, Any]:
 def fold(shape: ModelShape) -> dict[str, Any]:
     """Runs of blocks with equal layers, stored once with ``{}`` for the index; ``core.catalog`` unfolds them."""
     groups: list[dict[str, Any]] = []
-    for index, members in groupby(shape.layers, key=lambda layer: _block(layer.path)):
-        layers = [layer.model_dump() | {"path": _template(layer.path, index)} for layer in members]
-        if groups and index is not None and groups[-1]["layers"] == layers:
+    for (before, index), members in groupby(shape.layers, key=lambda layer: _block(layer.path)):
+        layers = [layer.model_dump() | {"path": _template(layer.path, before, index)} for layer in members]
+        if groups and before and groups[-1]["layers"] == layers:
             groups[-1]["blocks"].append(index)
         else:
-            groups.append({"blocks": [index if index is not None else 0], "layers": layers})
+            groups.append({"blocks": [index], "layers": layers})
     totals = {"parameters": shape.parameters, "macs": shape.macs, "left_dense": shape.left_dense}
     return {"totals": totals, "groups": groups}
 
 
-def _block(path: str) -> int | None:
-    parts = path.split(".")
-    return int(parts[1]) if parts[0] == "blocks" else None
+def _block(path: str) -> tuple[str, int]:
+    """What a path has before its block's index, ``layers.2.blocks.`` say, and the index."""
+    found = BLOCK.match(path)
+    return (found[1], int(found[2])) if found else ("", 0)
 
 
-def _template(path: str, index: int | None) -> str:
-    return path if index is None else path.replace(f"blocks.{index}.", "blocks.{}.", 1)
+def _template(path: str, before: str, index: int) -> str:
+    return path.replace(f"{before}{index}.", f"{before}{{}}.", 1) if before else path
 
 
 if __name__ == "__main__":

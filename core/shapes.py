@@ -1,8 +1,39 @@
-"""The shapes of what can be compressed in a model, without the model: what plans are made from. Torch-free."""
+"""The shapes of what can be compressed in a model, without the model: what plans are made from. Torch-free.
 
-from typing import Annotated, Literal
+A *size* says how much of a layer is kept. ``parameters_at`` and ``macs_at`` give what a layer of that size costs, in
+the form that ``vitpress.layers`` builds: with all biases, whether or not the original has them.
+"""
+
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
+
+Pool = Literal["rank", "prune"]
+
+
+class LinearSize(NamedTuple):
+    rank: int
+
+
+class AttentionSize(NamedTuple):
+    """Heads kept, and the dimensions of each; ranks of the maps that read and write."""
+
+    heads: int
+    qk_dim: int
+    v_dim: int
+    qkv_rank: int = 0
+    proj_rank: int = 0
+
+
+class FeedForwardSize(NamedTuple):
+    """Hidden units kept; ranks of both maps."""
+
+    width: int
+    fc1_rank: int = 0
+    fc2_rank: int = 0
+
+
+Size = LinearSize | AttentionSize | FeedForwardSize
 
 
 class _Shape(BaseModel):
@@ -10,58 +41,103 @@ class _Shape(BaseModel):
 
     path: str  # inside the timm model; in the catalogue's templates "{}" stands for the block's index
     tokens: int  # rows that one image sends through the layer
+    parameters: int  # of the original, all told
+    dense_parameters: int  # of what it is written as when it keeps its size
+    in_features: int
+    out_features: int
 
 
 class LinearShape(_Shape):
-    """A linear map of the attention, ``in_features → out_features``: the rank pool."""
+    """A linear map outside of the blocks below: the rank pool."""
 
     kind: Literal["linear"] = "linear"
-    in_features: int
-    out_features: int
-    bias: bool
+    pool: Literal["rank"] = "rank"
 
     @property
-    def parameters(self) -> int:
-        return self.out_features * (self.in_features + self.bias)
+    def full(self) -> LinearSize:
+        return LinearSize(0)
 
-    def parameters_at(self, rank: int) -> int:
-        """Factorised, with the bias that the second factor always has."""
-        return rank * (self.in_features + self.out_features) + self.out_features
+    def parameters_at(self, size: LinearSize) -> int:
+        return factored(self.in_features, self.out_features, size.rank) + self.out_features
+
+    def macs_at(self, size: LinearSize) -> int:
+        return self.tokens * factored(self.in_features, self.out_features, size.rank)
+
+
+class AttentionShape(_Shape):
+    """Self-attention: the rank pool. Each of ``tokens`` queries meets ``keys`` keys.
+
+    ``fixed``: parameters that no size changes (norms); ``per_head``: parameters that go with a head (position bias).
+    """
+
+    kind: Literal["attention"] = "attention"
+    pool: Literal["rank"] = "rank"
+    keys: int
+    heads: int
+    head_dim: int
+    free_queries: bool  # nothing stands between queries, keys and their product
+    free_values: bool  # nothing stands between the weighted values and the writing map
+    fixed: int = 0
+    per_head: int = 0
 
     @property
-    def macs(self) -> int:
-        return self.tokens * self.in_features * self.out_features
+    def full(self) -> AttentionSize:
+        return AttentionSize(self.heads, self.head_dim, self.head_dim)
 
-    def macs_at(self, rank: int) -> int:
-        return self.tokens * rank * (self.in_features + self.out_features)
+    def parameters_at(self, size: AttentionSize) -> int:
+        wide, values = self._widths(size)
+        maps = factored(self.in_features, wide, size.qkv_rank) + factored(values, self.out_features, size.proj_rank)
+        return maps + wide + self.out_features + self.fixed + size.heads * self.per_head
+
+    def macs_at(self, size: AttentionSize) -> int:
+        wide, values = self._widths(size)
+        maps = factored(self.in_features, wide, size.qkv_rank) + factored(values, self.out_features, size.proj_rank)
+        # The products run at one width, for queries and keys and values alike: 2 max(a, b) = a + b + |a − b|.
+        products = size.heads * (size.qk_dim + size.v_dim + abs(size.qk_dim - size.v_dim))
+        return self.tokens * (maps + self.keys * products)
+
+    def _widths(self, size: AttentionSize) -> tuple[int, int]:
+        return size.heads * (2 * size.qk_dim + size.v_dim), size.heads * size.v_dim
 
 
 class FeedForwardShape(_Shape):
-    """``fc1: in → hidden``, an elementwise activation, ``fc2: hidden → out``: the prune pool."""
+    """``fc1``, an elementwise activation, ``fc2``: the prune pool. Gated: ``fc1`` gives two halves that are multiplied.
+
+    ``fixed``: parameters that no size changes (a norm between the maps, which also forbids fewer units).
+    """
 
     kind: Literal["feed_forward"] = "feed_forward"
-    in_features: int
+    pool: Literal["prune"] = "prune"
     hidden_features: int
-    out_features: int
-    bias: bool
+    gated: bool = False
+    free_units: bool = True
+    fixed: int = 0
 
     @property
-    def parameters(self) -> int:
-        return self.hidden_features * (self.in_features + self.out_features + self.bias) + self.bias * self.out_features
-
-    def parameters_at(self, width: int) -> int:
-        """With the biases that the pruned block always has: compensation writes into them."""
-        return width * (self.in_features + self.out_features + 1) + self.out_features
+    def full(self) -> FeedForwardSize:
+        return FeedForwardSize(self.hidden_features)
 
     @property
-    def macs(self) -> int:
-        return self.macs_at(self.hidden_features)
+    def halves(self) -> int:
+        return 2 if self.gated else 1
 
-    def macs_at(self, width: int) -> int:
-        return self.tokens * width * (self.in_features + self.out_features)
+    def parameters_at(self, size: FeedForwardSize) -> int:
+        return self._maps(size) + self.halves * size.width + self.out_features + self.fixed
+
+    def macs_at(self, size: FeedForwardSize) -> int:
+        return self.tokens * self._maps(size)
+
+    def _maps(self, size: FeedForwardSize) -> int:
+        read = factored(self.in_features, self.halves * size.width, size.fc1_rank)
+        return read + factored(size.width, self.out_features, size.fc2_rank)
 
 
-LayerShape = Annotated[LinearShape | FeedForwardShape, Field(discriminator="kind")]
+def factored(inputs: int, outputs: int, rank: int) -> int:
+    """Weights of a linear map without its bias: dense, or as two."""
+    return (rank == 0) * inputs * outputs + rank * (inputs + outputs)
+
+
+LayerShape = Annotated[LinearShape | AttentionShape | FeedForwardShape, Field(discriminator="kind")]
 
 
 class ModelShape(BaseModel):

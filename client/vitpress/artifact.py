@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from vitpress.plan import LowRank, Plan, Width
+from vitpress.plan import Plan
 
 if TYPE_CHECKING:
     from torch import nn
@@ -99,25 +99,12 @@ def load(directory: str | Path) -> nn.Module:
 def apply_plan_(model: nn.Module, plan: Plan) -> None:
     """Give ``model``'s layers the shapes that ``plan`` says; the new weights are uninitialised.
 
-    Raises ``AttributeError`` or ``ArtifactError`` for layers that the model does not have.
+    Raises ``AttributeError`` or ``ValueError`` for layers that the model does not have.
     """
-    from torch import nn
+    from vitpress.layers import shaped
 
-    old = next(model.parameters())
-    like: dict[str, Any] = {"device": old.device, "dtype": old.dtype}
     for layer in plan.layers:
-        module = model.get_submodule(layer.path)
-        match layer:
-            case LowRank():
-                first = nn.Linear(layer.in_features, layer.rank, bias=False, **like)
-                second = nn.Linear(layer.rank, layer.out_features, **like)
-                model.set_submodule(layer.path, nn.Sequential(first, second))
-            case Width():
-                fc1, fc2 = module.fc1, module.fc2
-                if not (isinstance(fc1, nn.Linear) and isinstance(fc2, nn.Linear)):
-                    raise ArtifactError(f"{layer.path} is not a feed-forward block of two linear maps")
-                module.fc1 = nn.Linear(fc1.in_features, layer.width, **like)
-                module.fc2 = nn.Linear(layer.width, fc2.out_features, **like)
+        model.set_submodule(layer.path, shaped(model.get_submodule(layer.path), layer))
 
 
 def _read(path: Path) -> bytes:

@@ -28,21 +28,58 @@ class LowRank(_Layer):
     rank: Annotated[int, Field(ge=1)]
 
 
-class Width(_Layer):
-    """A feed-forward block (``fc1``, activation, ``fc2``) with fewer hidden units."""
+class LowRankSparse(_Layer):
+    """A linear map as a low-rank one, plus a dense one to ``neurons`` of its outputs."""
 
-    kind: Literal["width"] = "width"
+    kind: Literal["low_rank_sparse"] = "low_rank_sparse"
+    in_features: int
+    out_features: int
+    rank: Annotated[int, Field(ge=1)]
+    neurons: Annotated[int, Field(ge=1)]
+
+
+Rank = Annotated[int | None, Field(ge=1, description="None: one dense map")]
+Inputs = Annotated[
+    int | None, Field(ge=1, description="How many of in_features the first map reads; None: all of them")
+]
+
+
+class Attention(_Layer):
+    """Self-attention with ``heads`` of ``qk_dim`` dimensions for queries and keys, ``v_dim`` for values."""
+
+    kind: Literal["attention"] = "attention"
+    in_features: int
+    out_features: int
+    heads_before: int
+    heads: Annotated[int, Field(ge=1)]
+    head_dim_before: int
+    qk_dim: Annotated[int, Field(ge=1)]
+    v_dim: Annotated[int, Field(ge=1)]
+    qkv_rank: Rank = None
+    proj_rank: Rank = None
+    inputs: Inputs = None
+
+
+class FeedForward(_Layer):
+    """A feed-forward block with ``width`` hidden units; gated: in each half of the first map."""
+
+    kind: Literal["feed_forward"] = "feed_forward"
+    in_features: int
+    out_features: int
     width_before: int
     width: Annotated[int, Field(ge=1)]
+    fc1_rank: Rank = None
+    fc2_rank: Rank = None
+    inputs: Inputs = None
 
 
 class Dense(_Layer):
-    """A compressible layer that stays as it is."""
+    """A compressible layer that keeps its size."""
 
     kind: Literal["dense"] = "dense"
 
 
-Layer = Annotated[LowRank | Width | Dense, Field(discriminator="kind")]
+Layer = Annotated[Attention | FeedForward | LowRank | LowRankSparse | Dense, Field(discriminator="kind")]
 
 
 class Plan(_Value):

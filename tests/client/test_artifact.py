@@ -8,27 +8,42 @@ from torch import nn
 
 import vitpress
 from vitpress.artifact import ArtifactError, ModelConfig, Preprocessing, apply_plan_, save
-from vitpress.plan import LowRank, Plan, Width
+from vitpress.plan import Attention, Dense, FeedForward, LowRank, LowRankSparse, Plan
 
 CONFIG = ModelConfig(
     architecture="vit_tiny_patch16_224",
-    kwargs={"img_size": 12, "patch_size": 4, "in_chans": 2, "embed_dim": 24, "depth": 2, "num_classes": 7},
+    kwargs={
+        "img_size": 12,
+        "patch_size": 4,
+        "in_chans": 2,
+        "embed_dim": 24,
+        "depth": 2,
+        "num_classes": 7,
+        "global_pool": "map",
+        "class_token": False,
+        "num_heads": 3,
+    },
     preprocessing=Preprocessing(input_size=(2, 12, 12), mean=(0.5, 0.5), std=(0.5, 0.5)),
 )
+COUNTS = {"parameters_before": 1, "parameters_after": 1, "predicted_loss": None}
 PLAN = Plan(
     parameters_before=1,
     parameters_after=1,
     macs_before=1,
     macs_after=1,
     layers=(
-        LowRank(
-            path="blocks.1.attn.qkv", in_features=24, out_features=72, rank=5,
-            parameters_before=1, parameters_after=1, predicted_loss=None,
+        Attention(
+            path="blocks.1.attn", in_features=24, out_features=24, heads_before=3, heads=2, head_dim_before=8,
+            qk_dim=5, v_dim=7, qkv_rank=11, **COUNTS,
         ),
-        Width(
-            path="blocks.0.mlp", width_before=96, width=13,
-            parameters_before=1, parameters_after=1, predicted_loss=None,
+        FeedForward(path="blocks.0.mlp", in_features=24, out_features=24, width_before=96, width=13, **COUNTS),
+        FeedForward(
+            path="blocks.1.mlp", in_features=24, out_features=24, width_before=96, width=17, fc1_rank=3, fc2_rank=5,
+            **COUNTS,
         ),
+        Dense(path="blocks.0.attn", **COUNTS),
+        LowRank(path="attn_pool.kv", in_features=24, out_features=48, rank=5, **COUNTS),
+        LowRankSparse(path="attn_pool.proj", in_features=24, out_features=24, rank=3, neurons=2, **COUNTS),
     ),
 )  # fmt: skip
 
@@ -58,10 +73,50 @@ class TestLoad:
 
     def test_rebuilds_the_shapes_of_the_plan(self, artifact: Path) -> None:
         model = vitpress.load(artifact)
-        assert model.get_parameter("blocks.1.attn.qkv.0.weight").shape == (5, 24)
-        assert model.get_parameter("blocks.1.attn.qkv.1.weight").shape == (72, 5)
-        assert model.get_parameter("blocks.0.mlp.fc1.weight").shape == (13, 24)
-        assert model.get_parameter("blocks.0.mlp.fc2.weight").shape == (24, 13)
+        shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+        expected = {
+            "blocks.1.attn.qkv.0.weight": (11, 24),
+            "blocks.1.attn.qkv.1.weight": (2 * (5 + 5 + 7), 11),
+            "blocks.1.attn.proj.weight": (24, 2 * 7),
+            "blocks.0.mlp.fc1.weight": (13, 24),
+            "blocks.0.mlp.fc2.weight": (24, 13),
+            "blocks.1.mlp.fc1.1.weight": (17, 3),
+            "blocks.1.mlp.fc2.0.weight": (5, 17),
+            "blocks.0.attn.qkv.weight": (72, 24),
+            "attn_pool.kv.0.weight": (5, 24),
+            "attn_pool.proj.second.weight": (24, 3),
+            "attn_pool.proj.sparse.weight": (2, 24),
+        }
+        assert {name: shapes[name] for name in expected} == expected
+
+    def test_remembers_which_heads_and_outputs_are_left(self, tmp_path: Path) -> None:
+        model = small_model(PLAN)
+        model.get_buffer("blocks.1.attn.kept").copy_(torch.tensor([0, 2]))
+        model.get_buffer("attn_pool.proj.neurons").copy_(torch.tensor([19, 3]))
+        save(model, CONFIG, PLAN, tmp_path)
+        again = vitpress.load(tmp_path)
+        assert again.get_buffer("blocks.1.attn.kept").tolist() == [0, 2]
+        assert again.get_buffer("attn_pool.proj.neurons").tolist() == [19, 3]
+
+    def test_remembers_which_channels_a_block_reads(self, tmp_path: Path) -> None:
+        attn, mlp, *others = PLAN.layers
+        reading = PLAN.model_copy(
+            update={
+                "layers": (attn.model_copy(update={"inputs": 3}), mlp.model_copy(update={"inputs": 2}), *others),
+            }
+        )
+        model = small_model(reading)
+        model.get_buffer("blocks.1.attn.inputs").copy_(torch.tensor([1, 7, 20]))
+        model.get_buffer("blocks.0.mlp.inputs").copy_(torch.tensor([4, 5]))
+        save(model, CONFIG, reading, tmp_path)
+        again = vitpress.load(tmp_path)
+        assert again.get_submodule("blocks.1.attn.qkv.0").get_parameter("weight").shape == (11, 3)
+        x, block = torch.randn(2, 10, 24), again.get_submodule("blocks.0.mlp")
+        elsewhere = x.clone()
+        elsewhere[..., 6:] += 1
+        torch.testing.assert_close(block(x), block(elsewhere))
+        elsewhere[..., 4] += 1
+        assert (block(x) - block(elsewhere)).abs().max() > 0
 
 
 class TestBrokenArtifacts:
@@ -89,6 +144,21 @@ class TestBrokenArtifacts:
         plan["layers"][1]["path"] = "blocks.7.mlp"
         (artifact / "plan.json").write_text(json.dumps(plan))
         with pytest.raises(ArtifactError, match="7"):
+            vitpress.load(artifact)
+
+    def test_with_a_plan_for_a_layer_of_another_kind_are_refused(self, artifact: Path) -> None:
+        plan = json.loads((artifact / "plan.json").read_text())
+        plan["layers"][1]["path"] = "blocks.0.attn"
+        (artifact / "plan.json").write_text(json.dumps(plan))
+        with pytest.raises(ArtifactError, match="not about"):
+            vitpress.load(artifact)
+
+    @pytest.mark.parametrize("size", [0, -3])
+    def test_with_a_size_below_one_are_refused(self, artifact: Path, size: int) -> None:
+        plan = json.loads((artifact / "plan.json").read_text())
+        plan["layers"][0]["heads"] = size
+        (artifact / "plan.json").write_text(json.dumps(plan))
+        with pytest.raises(ArtifactError, match="heads"):
             vitpress.load(artifact)
 
     @pytest.mark.parametrize("version", [0, 2, "1"])
