@@ -1,18 +1,23 @@
 """Calibration: what each layer sees, and how much the loss minds a change of what it says.
 
-For a linear map y = W x + b and the cross-entropy ℓ against labels sampled from the model's own softmax, one
-forward and backward pass a batch gives g = ∂ℓ/∂y, and from it, over all tokens t of all images,
+For a linear map y = W x + b, one forward and backward pass a batch gives g = ∂ℓ/∂y at every token, where ℓ is the
+cross-entropy against labels sampled from the model's own softmax. A change ΔW then adds to the loss of an image about
+½ E[(Σ_t g_tᵀ ΔW x_t)²] (the Fisher information is the Hessian's Gauss-Newton part). Factorised (Martens & Grosse 2015,
+arXiv 1503.05671), it is ½ tr(G ΔW C ΔWᵀ). Their C and G add up over tokens as if errors at different tokens had nothing
+to do with each other. But they do: what a class token or an average reads out of all tokens adds up, or cancels. With
+X (tokens × inputs) and D (tokens × outputs, rows g_t) of one image, the two factors of the whole sum are
 
-    G = E_image[Σ_t g gᵀ],   μ = Σ w x / Σ w,   C = Σ w (x − μ)(x − μ)ᵀ / Σ w,   w = ‖g‖² + mean ‖g‖².
+    C ∝ E[Xᵀ (D Dᵀ) X],    G ∝ E[Dᵀ (X Xᵀ) D]
 
-½ tr(G ΔW C ΔWᵀ) then estimates the loss that a change ΔW adds to one image (the Fisher information is the Hessian's
-Gauss-Newton part; Martens & Grosse 2015, arXiv 1503.05671, factorise it so). Their C weighs all tokens alike. Ours
-weighs a token by how much its output matters: before a class-token pooling, most of the last block's do not at all.
-The mean, which is of the batch, keeps a few tokens with large gradients from being all that is seen.
+(the Kronecker factors of E[vec Γ vec Γᵀ], Γ = Dᵀ X, after one step of its power iteration; through the tokens' Gram
+matrices they take about as long as the others, without forming Γ). We mix both views, ``INDEPENDENT`` of the one and the
+rest of the other: an error that cancels where the loss looks today may not do so behind a layer that changes as well. X
+is taken about its mean weighted by ‖g‖², which a bias can correct for. In X Xᵀ each input counts in units of its own
+deviation: massive activations would drown all others.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -24,41 +29,87 @@ from core.errors import NumericalError
 from core.frozen import frozen_parameters
 from core.running import RunningMoments
 
+DEAD = 1e-5  # of the mean deviation: an input below it is constant
+INDEPENDENT = 0.3  # docs/decisions/0002-errors-add-up-over-tokens.md
+
 
 @dataclass(frozen=True)
 class Moments:
-    """Of one linear map over the calibration set, on the CPU. ``token_weights`` is w by image and token."""
+    """Of one linear map over the calibration set, float32, on the CPU.
+
+    ``token_weights``: ‖g‖² by row and token. A row is an image, or a window of one, as the map is called.
+    """
 
     mean: Float[Tensor, " inputs"]
     covariance: Float[Tensor, "inputs inputs"]
     gradient: Float[Tensor, "outputs outputs"]
-    token_weights: Float[Tensor, "images tokens"]
+    token_weights: Float[Tensor, "rows tokens"]
+
+    def double(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean, covariance and gradient in float64 on ``device``, as the decompositions want them."""
+        mean, covariance, gradient = (each.to(device).double() for each in (self.mean, self.covariance, self.gradient))
+        return mean, covariance, gradient
 
 
-@dataclass
 class _Layer:
-    """What is kept of one layer while the batches go by, on the model's device."""
+    """What is kept of one layer while the batches go by, on the model's device.
 
-    inputs: RunningMoments = field(default_factory=RunningMoments)
-    gradient: Tensor | float = 0.0
-    token_weights: list[Tensor] = field(default_factory=list)
+    Products are float32, about a pivot (the first batch's mean), so that massive activations do not cancel; sums are
+    float64.
+    """
 
-    def add(self, x: Float[Tensor, "images *tokens inputs"], g: Float[Tensor, "images *tokens outputs"]) -> None:
-        rows = g.flatten(0, -2).float()
-        weights = rows.square().sum(1)
-        weights = weights + weights.mean().clamp_min(torch.finfo(torch.float32).tiny)  # never all zero
-        self.token_weights.append(weights.view(len(x), -1).cpu())
-        self.inputs.add(x.detach().flatten(0, -2), weights)
-        self.gradient = self.gradient + (rows.T @ rows).double()
+    def __init__(self) -> None:
+        self.token_weights: list[Tensor] = []
+        self._inputs = RunningMoments()
+        self._pivot: Tensor | None = None
+        self._spread = torch.ones(())
+        self._sums: dict[str, Tensor] = {}
 
-    def moments(self) -> Moments:
-        token_weights = torch.cat(self.token_weights)
+    def add(self, x: Float[Tensor, "rows *tokens inputs"], g: Float[Tensor, "rows *tokens outputs"]) -> None:
+        x, g = (each.detach().float().reshape(len(each), -1, each.shape[-1]) for each in (x, g))
+        norms = g.square().sum(-1)
+        weights = norms + norms.mean().clamp_min(torch.finfo(torch.float32).tiny)  # never all zero
+        self.token_weights.append(weights.cpu())
+        self._inputs.add(x.flatten(0, 1), weights.flatten())
+        if self._pivot is None:
+            self._pivot = x.mean((0, 1))
+            self._spread = _nowhere_dead((x - self._pivot).square().mean((0, 1)).sqrt())
+        x = x - self._pivot
+        units = x / self._spread
+        alike_x, alike_g = units @ units.mT, g @ g.mT
+        weighted = alike_g @ x
+        batch = {
+            "gg": g.flatten(0, 1).T @ g.flatten(0, 1),
+            "gxxg": (alike_x @ g).flatten(0, 1).T @ g.flatten(0, 1),
+            "xggx": weighted.flatten(0, 1).T @ x.flatten(0, 1),
+            "xgg": weighted.sum((0, 1)),
+            "ones_gg": alike_g.sum(),
+            "norms": norms.sum(),
+            "products": (norms * units.square().sum(-1)).sum(),
+        }
+        self._sums = {name: self._sums.get(name, 0.0) + each.double() for name, each in batch.items()}
+
+    def moments(self, images: int) -> Moments:
+        sums = {name: each.cpu() for name, each in self._sums.items()}
+        assert self._pivot is not None
+        tiny = torch.finfo(torch.float32).tiny
+        mean = self._inputs.means[0].cpu()
+        offset = mean - self._pivot.double().cpu()
+        crossed = torch.outer(sums["xgg"], offset)
+        together = sums["xggx"] - crossed - crossed.T + sums["ones_gg"] * torch.outer(offset, offset)
+        energy = (sums["products"] / sums["norms"].clamp_min(tiny)).clamp_min(tiny)  # mean ‖x‖², x in these units
+        alone_c, alone_g = self._inputs.covariance.cpu(), sums["gg"]
+        together_c, together_g = together / sums["norms"].clamp_min(tiny), sums["gxxg"] / energy
         return Moments(
-            mean=self.inputs.means[0],
-            covariance=self.inputs.covariance,
-            gradient=(self.gradient / len(token_weights)).cpu(),  # type: ignore[union-attr]
-            token_weights=token_weights,
+            mean=mean.float(),
+            covariance=torch.lerp(together_c, alone_c, INDEPENDENT).float(),
+            gradient=(torch.lerp(together_g, alone_g, INDEPENDENT) / images).float(),
+            token_weights=torch.cat(self.token_weights),
         )
+
+
+def _nowhere_dead(spread: Float[Tensor, " inputs"]) -> Float[Tensor, " inputs"]:
+    return spread.clamp_min(DEAD * spread.mean()).clamp_min(torch.finfo(torch.float32).tiny)
 
 
 def calibrate(
@@ -69,8 +120,9 @@ def calibrate(
     seed: int,
     on_images: Callable[[int], None],
 ) -> dict[str, Moments]:
-    """The moments of the linear maps at ``paths``. ``on_images`` hears the number of images done.
+    """The moments of the linear maps at ``paths``, but of those that no image's gradient reaches.
 
+    ``on_images`` hears the number of images done.
     Raises ``NumericalError`` where the model's logits or gradients are not finite.
     """
     device = next(model.parameters()).device
@@ -79,7 +131,8 @@ def calibrate(
 
     def listen(layer: _Layer) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
         def hook(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-            output.register_hook(lambda g: layer.add(args[0], g))
+            if output.requires_grad:  # a map of constants has no gradient
+                output.register_hook(lambda g: layer.add(args[0], g))
 
         return hook
 
@@ -97,7 +150,7 @@ def calibrate(
     finally:
         for handle in handles:
             handle.remove()
-    found = {path: layer.moments() for path, layer in layers.items()}
+    found = {path: layer.moments(done) for path, layer in layers.items() if layer.token_weights}
     for path, moments in found.items():
         if not (moments.covariance.isfinite().all() and moments.gradient.isfinite().all()):
             raise NumericalError(f"{path}: activations or gradients are not finite on the calibration images")

@@ -1,8 +1,9 @@
 """Low rank in the Fisher metric: the best r dimensions of a linear map, judged by the loss and not by the weights.
 
-With S = G^½ W C^½ = U Σ Vᵀ (G, C: ``core.calibrate``), the rank-r map that adds the least predicted loss is
-W_r = (G^-½ U_r Σ_r)(V_rᵀ C^-½), and dropping component i costs ½ σ_i². What the dropped part said on average stays,
-in the bias: b' = b + (W − W_r) μ. With G = C = I and μ = 0 this is the plain truncated SVD.
+With C = L_c L_cᵀ and G = L_g L_gᵀ (``core.calibrate``), ½ tr(G ΔW C ΔWᵀ) = ½ ‖L_gᵀ ΔW L_c‖². So the best rank-r map
+comes from the singular values of L_gᵀ W L_c = U Σ Vᵀ, W_r = (W L_c V_r)(V_rᵀ L_c⁻¹), and dropping component i costs
+½ σ_i². What the dropped part said on average stays, in the bias: b' = b + (W − W_r) μ. With G = C = I and μ = 0 this is
+the plain truncated SVD; with G = I the activation-aware one.
 """
 
 from dataclasses import dataclass
@@ -11,9 +12,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from core.calibrate import Moments
+DAMPING = 1e-4  # of each diagonal entry, added to G and C: far below what matters, far above rounding
+# Of G where ranks are chosen: near the classifier G has few directions, but a norm behind minds the others as well.
+SENSE_DAMPING = 0.05  # docs/decisions/0002-errors-add-up-over-tokens.md
+DEAD = 1e-9  # of the mean diagonal: a channel below it says nothing, even where some are 1000 times as loud as most
 
-DAMPING = 1e-4  # of the mean diagonal, added to G and C: far below what matters, far above rounding
+
+@dataclass(frozen=True)
+class Affine:
+    """``y = weight x + bias``, in float64."""
+
+    weight: Float[Tensor, "outputs inputs"]
+    bias: Float[Tensor, " outputs"]
 
 
 @dataclass(frozen=True)
@@ -25,47 +35,69 @@ class Factors:
     bias: Float[Tensor, " outputs"]
 
 
-class LowRankCandidate:
+class LowRank:
     """Every rank of one linear map, from one decomposition."""
 
-    def __init__(self, linear: nn.Linear, moments: Moments | None) -> None:
-        """``moments``: None for the plain SVD of the weight."""
-        self._weight, self._bias = affine(linear)
-        if moments is None:
-            outputs, inputs = self._weight.shape
-            self._mean = torch.zeros(inputs).double()
-            whiten_g = unwhiten_g = torch.eye(outputs).double()
-            whiten_c = torch.eye(inputs).double()
+    def __init__(
+        self,
+        linear: Affine,
+        mean: Float[Tensor, " inputs"] | None = None,
+        covariance: Float[Tensor, "inputs inputs"] | None = None,
+        gradient: Float[Tensor, "outputs outputs"] | None = None,
+    ) -> None:
+        """``covariance`` and ``gradient``: None for the identity."""
+        self._linear = linear
+        weight = linear.weight
+        outputs, inputs = weight.shape
+        self._mean = weight.new_zeros(inputs) if mean is None else mean
+        read = torch.eye(inputs).to(weight) if covariance is None else cholesky(covariance)
+        sensed = weight @ read if gradient is None else cholesky(gradient, SENSE_DAMPING).T @ weight @ read
+        # The Gram matrix of the smaller side: its eigenvectors are all that is needed, at a fraction of an SVD.
+        if inputs <= outputs:
+            energies, vectors = torch.linalg.eigh(sensed.T @ sensed)
+            basis = vectors.flip(1)
         else:
-            self._mean = moments.mean
-            whiten_g, unwhiten_g = square_root(moments.gradient)
-            whiten_c, _ = square_root(moments.covariance)
-        left, self._sigma, _ = torch.linalg.svd(whiten_g @ self._weight @ whiten_c, full_matrices=False)
-        # Σ Vᵀ C^-½ = Uᵀ G^½ W: the same factor without inverting C.
-        self._first = left.T @ whiten_g @ self._weight
-        self._second = unwhiten_g @ left
+            energies, vectors = torch.linalg.eigh(sensed @ sensed.T)
+            kept = vectors.flip(1)
+            basis = sensed.T @ kept / energies.flip(0).clamp_min(torch.finfo(energies.dtype).tiny).sqrt()
+        self._energies = energies.flip(0).clamp_min(0)
+        self._tails = self._energies.flip(0).cumsum(0).flip(0)
+        self._first = torch.linalg.solve_triangular(read, basis.T, upper=False, left=False)
+        self._second = weight @ read @ basis
 
     def loss(self, rank: int) -> float:
-        """Predicted loss that rank ``rank`` adds to one image, in nats."""
-        return 0.5 * float(self._sigma[rank:].square().sum())
+        """Predicted loss that rank ``rank`` adds to one image, in nats; 0: one dense map."""
+        return 0.5 * float(self._tails[rank]) if 0 < rank < len(self._tails) else 0.0
 
     def at(self, rank: int) -> Factors:
-        scale = self._sigma[:rank].clamp_min(torch.finfo(torch.float32).tiny)
-        first, second = self._first[:rank] / scale[:, None], self._second[:, :rank] * scale
-        return Factors(first, second, self._bias + (self._weight - second @ first) @ self._mean)
+        first, second = self._first[:rank], self._second[:, :rank]
+        left_out = (self._linear.weight - second @ first) @ self._mean
+        return Factors(first, second, self._linear.bias + left_out)
 
 
-def affine(linear: nn.Module) -> tuple[Float[Tensor, "outputs inputs"], Float[Tensor, " outputs"]]:
-    """Weight and bias of a linear map, float64 on the CPU; a bias that it lacks is zero."""
+def affine(linear: nn.Module) -> Affine:
+    """Weight and bias of a linear map, in float64; a bias that it lacks is zero."""
     assert isinstance(linear, nn.Linear)
-    weight = linear.weight.detach().double().cpu()
-    bias = torch.zeros(len(weight)).double() if linear.bias is None else linear.bias.detach().double().cpu()
-    return weight, bias
+    weight = linear.weight.detach().double()
+    return Affine(weight, weight.new_zeros(len(weight)) if linear.bias is None else linear.bias.detach().double())
 
 
-def square_root(matrix: Float[Tensor, "n n"]) -> tuple[Float[Tensor, "n n"], Float[Tensor, "n n"]]:
-    """The symmetric square root of a covariance, damped, and its inverse."""
-    damping = DAMPING * matrix.diagonal().mean()
-    values, vectors = torch.linalg.eigh(matrix)
-    root = (values.clamp_min(0) + damping).sqrt()
-    return vectors * root @ vectors.T, vectors / root @ vectors.T
+def cholesky(matrix: Float[Tensor, "n n"], damping: float = DAMPING) -> Float[Tensor, "n n"]:
+    """The lower triangular root of a covariance, damped; more, where rounding has left it an eigenvalue below that."""
+    strength = damping
+    while True:
+        root: Tensor
+        root, failed = torch.linalg.cholesky_ex(damped(matrix, strength))
+        if not failed or strength > 1:  # what is not finite has no root at any strength
+            return root
+        strength *= 10
+
+
+def damped(matrix: Float[Tensor, "n n"], fraction: float) -> Float[Tensor, "n n"]:
+    """The diagonal made larger by ``fraction``, and nowhere zero.
+
+    Each entry by its own: next to a channel with massive activations, a fraction of the mean would bury all others.
+    """
+    diagonal = matrix.diagonal()
+    strength = fraction * diagonal.clamp_min(DEAD * diagonal.mean())
+    return matrix + strength.clamp_min(torch.finfo(torch.float32).tiny).diag()

@@ -2,39 +2,68 @@
 
 import copy
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from core.lowrank import LowRankCandidate
-from core.prune import PruneCandidate
+from core.allocate import size_of
+from core.candidates import Candidate, Map, Reader
+from core.lowrank import Affine, Factors
+from core.shapes import ModelShape
 from vitpress.artifact import apply_plan_
-from vitpress.plan import LowRank, Plan, Width
+from vitpress.layers import Attention, canonical
+from vitpress.plan import Dense, Plan
 
-Candidates = Mapping[str, LowRankCandidate | PruneCandidate]  # by the layer's path
+Candidates = Mapping[str, Candidate]  # by the layer's path
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """The smaller model, and by the path of each map that reads what it stands for."""
+
+    model: nn.Module
+    readers: Mapping[str, Reader]
 
 
 @torch.no_grad()
-def rebuild(model: nn.Module, plan: Plan, candidates: Candidates) -> nn.Module:
+def rebuild(model: nn.Module, shape: ModelShape, plan: Plan, candidates: Candidates) -> Rebuilt:
     """A copy of ``model`` with the layers that ``plan`` says, their weights from ``candidates``."""
     smaller = copy.deepcopy(model)
     apply_plan_(smaller, plan)
-    for layer in plan.layers:
-        module, candidate = smaller.get_submodule(layer.path), candidates[layer.path]
-        match layer, candidate:
-            case LowRank(), LowRankCandidate():
-                factors = candidate.at(layer.rank)
-                _set_(module.get_submodule("0"), factors.first)
-                _set_(module.get_submodule("1"), factors.second, factors.bias)
-            case Width(), PruneCandidate():
-                kept = candidate.at(layer.width)
-                _set_(module.get_submodule("fc1"), kept.fc1_weight, kept.fc1_bias)
-                _set_(module.get_submodule("fc2"), kept.fc2_weight, kept.fc2_bias)
-    return smaller
+    readers: dict[str, Reader] = {}
+    for layer, its_shape in zip(plan.layers, shape.layers, strict=True):
+        if isinstance(layer, Dense):
+            continue
+        weights = candidates[layer.path].at(size_of(its_shape, layer))
+        module = smaller.get_submodule(layer.path)
+        for name, each in weights.maps.items():
+            set_(module.get_submodule(name), each)
+        if weights.heads is not None:
+            _keep_heads_(module, model.get_submodule(layer.path), weights.heads)
+        readers |= {f"{layer.path}.{name}".rstrip("."): each for name, each in weights.readers.items()}
+    return Rebuilt(smaller, readers)
 
 
-def _set_(linear: nn.Module, weight: Tensor, bias: Tensor | None = None) -> None:
-    assert isinstance(linear, nn.Linear)
-    linear.weight.copy_(weight)
-    if bias is not None:
-        linear.bias.copy_(bias)
+def set_(module: nn.Module, weights: Map) -> None:
+    """Give ``weights`` to a linear map, or to the two that stand for one."""
+    match weights:
+        case Factors():
+            first, second = module.get_submodule("0"), module.get_submodule("1")
+            first.get_parameter("weight").copy_(weights.first)
+            second.get_parameter("weight").copy_(weights.second)
+            second.get_parameter("bias").copy_(weights.bias)
+        case Affine():
+            module.get_parameter("weight").copy_(weights.weight)
+            module.get_parameter("bias").copy_(weights.bias)
+
+
+def _keep_heads_(module: nn.Module, original: nn.Module, heads: Tensor) -> None:
+    """Tell an attention which of the ``original``'s heads it has: what there is by head is theirs."""
+    whole = canonical(original)
+    assert isinstance(module, Attention)
+    assert isinstance(whole, Attention)
+    whole.keep_heads_(heads)
+    module.get_buffer("kept").copy_(heads)
+    for part, of_original in zip(module.by_head(), whole.by_head(), strict=True):
+        part.load_state_dict(of_original.state_dict())

@@ -3,191 +3,201 @@
 Block by block, with x the residual stream before a block, y after its attention and z after its feed-forward part,
 each map is solved for in closed form from the *compressed* stream's inputs to what makes the *original* stream:
 
-    qkv (its second factor)  →  the original's queries, keys and values
-    proj                     →  (y_original − x_compressed) / γ₁
-    fc2                      →  (z_original − y_compressed) / γ₂
+    qkv, fc1  →  what they would say of the original's stream
+    proj      →  (y_original − x_compressed) / γ₁
+    fc2       →  (z_original − y_compressed) / γ₂
 
 so that no error travels further than it must. Each is a ridge regression anchored at the weights there are, over the
-tokens of all calibration images, weighted by how much the loss minds each token (``Moments.token_weights``). Its
-ridge is the one of ``RIDGES`` that predicts a held-out fifth of those images best, errors taken in the metric G.
+tokens of all calibration images, weighted by how much the loss minds each token (``Moments.token_weights``). Its ridge is
+the one of ``RIDGES`` that predicts a held-out fifth of those images best, errors taken in the metric G. What a map gives
+up for its rank is then chosen anew, from what was solved and in the compressed stream (``core.lowrank``).
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 import torch
 from jaxtyping import Float
-from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from core.calibrate import Moments
-from core.data import Batches
+from core.candidates import Reader
+from core.lowrank import Affine, LowRank, affine, damped
+from core.rebuild import set_
 from core.running import RunningMoments
+from core.stream import Stream, Walk, after_attention, after_feed_forward, input_of, scale
 
-RIDGES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)  # times the mean diagonal of the inputs' covariance
+RIDGES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)  # times each diagonal entry of the inputs' covariance
 HELD_OUT = 5  # one image in so many chooses the ridge
 
-Stream = Sequence[Float[Tensor, "images tokens dim"]]  # one tensor a batch, on the CPU
-
-
-def can_refit(model: nn.Module) -> bool:
-    """Whether ``model`` is one stream through pre-norm blocks, which the formulas above are about."""
-    blocks = getattr(model, "blocks", None)
-    return isinstance(blocks, nn.Sequential) and all(type(block) is Block for block in blocks)
+Examples = Iterable[tuple[Tensor, Tensor]]  # inputs and targets, batch by batch
 
 
 @torch.no_grad()
 def refit_(
     compressed: nn.Module,
     original: nn.Module,
-    data: Batches,
-    moments: dict[str, Moments],
+    walk: Walk,
+    moments: Mapping[str, Moments],
+    readers: Mapping[str, Reader],
     on_block: Callable[[float], None],
 ) -> None:
-    """Re-fit ``compressed`` in place, block by block. ``on_block`` hears the fraction of the blocks done."""
-    x_original: Stream = list(_block_inputs(original, data))
-    x_compressed = x_original
-    depth = len(original.blocks)  # type: ignore[arg-type]
-    for index in range(depth):
-        old, new = original.get_submodule(f"blocks.{index}"), compressed.get_submodule(f"blocks.{index}")
-        assert isinstance(old, Block)
-        assert isinstance(new, Block)
-        prefix = f"blocks.{index}."
-        known = {path.removeprefix(prefix): each for path, each in moments.items() if path.startswith(prefix)}
-        x_original, x_compressed = _refit_block_(old, new, x_original, x_compressed, known)
-        on_block((index + 1) / depth)
+    """Re-fit ``compressed`` in place, block by block, along the ``walk`` of ``original``.
+
+    ``moments`` and ``readers``: by the map's path. ``on_block`` hears the fraction of the blocks done.
+    """
+    x_original = x_compressed = walk.start
+    for index, (path, extras) in enumerate(zip(walk.paths, walk.extras, strict=True)):
+        block = _Block(path, original, compressed, moments, readers, extras)
+        x_original, x_compressed = block.refit_(x_original, x_compressed)
+        on_block((index + 1) / len(walk.paths))
 
 
-def _refit_block_(
-    old: Block, new: Block, x_original: Stream, x_compressed: Stream, moments: dict[str, Moments]
-) -> tuple[Stream, Stream]:
-    """Re-fit one block in place. Both streams before it in, both streams after it out."""
-    device = next(old.parameters()).device
+class _Block:
+    """A block of both models."""
 
-    def both(one: Stream, other: Stream) -> Iterator[tuple[Tensor, Tensor]]:
-        return ((a.to(device), b.to(device)) for a, b in zip(one, other, strict=True))
+    def __init__(
+        self,
+        path: str,
+        original: nn.Module,
+        compressed: nn.Module,
+        moments: Mapping[str, Moments],
+        readers: Mapping[str, Reader],
+        extras: Mapping[str, Any],
+    ) -> None:
+        self._path, self._moments, self._readers, self._extras = path, moments, readers, extras
+        self._old, self._new = original.get_submodule(path), compressed.get_submodule(path)
+        self._device = next(original.parameters()).device
 
-    if "attn.qkv" in moments and isinstance(qkv := new.get_submodule("attn.qkv"), nn.Sequential):
-        qkv_of = old.get_submodule("attn.qkv")
-        _fit_(
-            _writer(qkv),
-            ((qkv[0](new.norm1(x)), qkv_of(old.norm1(x_o))) for x_o, x in both(x_original, x_compressed)),
-            moments["attn.qkv"],
-        )
+    def refit_(self, x_original: Stream, x_compressed: Stream) -> tuple[Stream, Stream]:
+        """Both streams before the block in, both after it out."""
+        old, new, extras = self._old, self._new, self._extras
+        self._fit_reader_("attn.qkv", "norm1", x_original, x_compressed)
+        y_original = [after_attention(old, x, extras).cpu() for x in self._here(x_original)]
+        if "attn.proj" in self:
+            proj = new.get_submodule("attn.proj")
+            norm, attn = new.get_submodule("norm1"), new.get_submodule("attn")
+            self._fit_(
+                "attn.proj",
+                (
+                    (input_of(proj, attn, norm(x), **extras), (y - x) / _nonzero(scale(new, 1)))
+                    for y, x in self._both(y_original, x_compressed)
+                ),
+            )
+        y_compressed = [after_attention(new, x, extras).cpu() for x in self._here(x_compressed)]
 
-    y_original = [_after_attention(old, x.to(device)).cpu() for x in x_original]
-    if "attn.proj" in moments:
-        proj = _writer(new.get_submodule("attn.proj"))
-        _fit_(
-            proj,
+        self._fit_reader_("mlp.fc1", "norm2", y_original, y_compressed)
+        z_original = [after_feed_forward(old, y).cpu() for y in self._here(y_original)]
+        if "mlp.fc2" in self:
+            fc2 = new.get_submodule("mlp.fc2")
+            norm, mlp = new.get_submodule("norm2"), new.get_submodule("mlp")
+            self._fit_(
+                "mlp.fc2",
+                (
+                    (input_of(fc2, mlp, norm(y)), (z - y) / _nonzero(scale(new, 2)))
+                    for z, y in self._both(z_original, y_compressed)
+                ),
+            )
+        return z_original, [after_feed_forward(new, y).cpu() for y in self._here(y_compressed)]
+
+    def __contains__(self, name: str) -> bool:
+        return f"{self._path}.{name}" in self._moments
+
+    def _here(self, stream: Stream) -> Iterator[Tensor]:
+        return (each.to(self._device) for each in stream)
+
+    def _both(self, one: Stream, other: Stream) -> Iterator[tuple[Tensor, Tensor]]:
+        return zip(self._here(one), self._here(other), strict=True)
+
+    def _fit_reader_(self, name: str, norm_name: str, original: Stream, compressed: Stream) -> None:
+        if name not in self:
+            return
+        module = self._new.get_submodule(name)
+        reader = self._readers.get(f"{self._path}.{name}")
+        dense = reader.dense if reader else affine(module)
+        weight, bias = dense.weight.float(), dense.bias.float()
+        old_norm, new_norm = self._old.get_submodule(norm_name), self._new.get_submodule(norm_name)
+        self._fit_(
+            name,
             (
-                (_input_of(proj, new.attn, new.norm1(x)), (y_o - x) / _scale(new.ls1))
-                for y_o, x in both(y_original, x_compressed)
+                (new_norm(x), nn.functional.linear(old_norm(x_original), weight, bias))
+                for x_original, x in self._both(original, compressed)
             ),
-            moments["attn.proj"],
+            reader.gradient if reader else None,
         )
 
-    y_compressed = [_after_attention(new, x.to(device)).cpu() for x in x_compressed]
-    z_original = [_after_feed_forward(old, y.to(device)).cpu() for y in y_original]
-    if "mlp.fc2" in moments:
-        fc2 = _writer(new.get_submodule("mlp.fc2"))
-        _fit_(
-            fc2,
-            (
-                (_input_of(fc2, new.mlp, new.norm2(y)), (z_o - y) / _scale(new.ls2))
-                for z_o, y in both(z_original, y_compressed)
-            ),
-            moments["mlp.fc2"],
-        )
-    return z_original, [_after_feed_forward(new, y.to(device)).cpu() for y in y_compressed]
+    def _fit_(self, name: str, examples: Examples, gradient: Tensor | None = None) -> None:
+        moments = self._moments[f"{self._path}.{name}"]
+        metric = moments.gradient.to(self._device).double() if gradient is None else gradient
+        fit_(self._new.get_submodule(name), examples, moments.token_weights, metric)
 
 
-def _fit_(linear: nn.Linear, examples: Iterable[tuple[Tensor, Tensor]], moments: Moments) -> None:
-    """Solve for ``linear`` in place. One without a bias, or seen on one image alone, is left as it is."""
-    if linear.bias is None or len(moments.token_weights) < 2:
+def fit_(
+    module: nn.Module,
+    examples: Examples,
+    token_weights: Float[Tensor, "rows tokens"],
+    metric: Float[Tensor, "outputs outputs"],
+) -> None:
+    """Solve for a linear map in place; of a factorised one, take what is best of that rank in the ``metric``.
+
+    A map without a bias, or seen on one image alone, is left as it is.
+    """
+    if _last(module).bias is None or len(token_weights) < 2:
         return
-    fit, held, everything = RunningMoments(), RunningMoments(), RunningMoments()
+    fit, held = RunningMoments(), RunningMoments()
     start = 0
     for x, t in examples:
-        weights = moments.token_weights[start : start + len(x)].to(x.device)
+        weights = token_weights[start : start + len(x)].to(x.device)
         chosen = torch.arange(start, start + len(x), device=x.device) % HELD_OUT == 0
         start += len(x)
-        for sums, rows in ((fit, ~chosen), (held, chosen), (everything, chosen | True)):
+        for sums, rows in ((fit, ~chosen), (held, chosen)):
             if rows.any():
                 sums.add(x[rows].flatten(0, -2), weights[rows].flatten(), t[rows].flatten(0, -2))
-    anchor = linear.weight.double().cpu()
+    anchor = _dense_weight(module)
 
     def error(ridge: float) -> float:
-        weight, bias = _solve(fit, anchor, ridge)
+        solved = _solve(fit, anchor, ridge)
+        weight = solved.weight
         x_mean, t_mean = held.means
-        offset = t_mean - weight @ x_mean - bias
+        offset = t_mean - weight @ x_mean - solved.bias
         residual = (
             weight @ held.covariance @ weight.T - 2 * weight @ held.cross_covariance + torch.outer(offset, offset)
         )
-        return float((moments.gradient * residual).sum())
+        return float((metric * residual).sum())
 
-    weight, bias = _solve(everything, anchor, min(RIDGES, key=error))
-    linear.weight.copy_(weight)
-    linear.bias.copy_(bias)
+    both = fit.merged(held)
+    solved = _solve(both, anchor, min(RIDGES, key=error))
+    if isinstance(module, nn.Sequential):
+        rank = module.get_submodule("0").get_parameter("weight").shape[0]
+        set_(module, LowRank(solved, both.means[0], both.covariance, metric).at(rank))
+    else:
+        set_(module, solved)
 
 
-def _solve(sums: RunningMoments, anchor: Tensor, ridge: float) -> tuple[Tensor, Tensor]:
-    """argmin over W, b of E‖W x + b − t‖² + λ‖W − anchor‖², with λ = ``ridge`` × the mean diagonal of cov(x)."""
+def _solve(sums: RunningMoments, anchor: Tensor, ridge: float) -> Affine:
+    """argmin over W, b of E‖W x + b − t‖² + tr((W − anchor) Λ (W − anchor)ᵀ), with Λ = ``ridge`` × diag cov(x)."""
     covariance = sums.covariance
-    strength = ridge * covariance.diagonal().mean()
-    regularised = covariance + strength * torch.eye(len(covariance)).double()
-    weight = torch.linalg.solve(regularised, sums.cross_covariance + strength * anchor.T).T
+    regularised = damped(covariance, ridge)
+    strength = (regularised - covariance).diagonal()
+    weight = torch.linalg.solve(regularised, sums.cross_covariance + strength[:, None] * anchor.T).T
     x_mean, t_mean = sums.means
-    return weight, t_mean - weight @ x_mean
+    return Affine(weight, t_mean - weight @ x_mean)
 
 
-def _block_inputs(model: nn.Module, data: Batches) -> Iterator[Tensor]:
-    """The residual stream before the first block."""
-    device = next(model.parameters()).device
-    first = model.get_submodule("blocks.0")
-    for images, _ in data:
-        yield _input_of(first, model, images.to(device)).cpu()
-
-
-def _after_attention(block: Block, x: Tensor) -> Tensor:
-    y: Tensor = x + block.ls1(block.attn(block.norm1(x)))
-    return y
-
-
-def _after_feed_forward(block: Block, y: Tensor) -> Tensor:
-    z: Tensor = y + block.ls2(block.mlp(block.norm2(y)))
-    return z
-
-
-def _writer(module: nn.Module) -> nn.Linear:
-    """The map that a possibly factorised layer ends in."""
+def _last(module: nn.Module) -> nn.Linear:
+    """The map that a possibly factorised one ends in."""
     last = module[-1] if isinstance(module, nn.Sequential) else module
     assert isinstance(last, nn.Linear)
     return last
 
 
-def _scale(layer_scale: nn.Module) -> Tensor | float:
+def _dense_weight(module: nn.Module) -> Float[Tensor, "outputs inputs"]:
+    if not isinstance(module, nn.Sequential):
+        return affine(module).weight
+    first, second = (affine(module.get_submodule(name)).weight for name in "01")
+    return second @ first
+
+
+def _nonzero(gamma: Tensor | float) -> Tensor | float:
     """γ, with 1 for channels that it shuts off: nothing that is written there arrives, and any finite target does."""
-    gamma = getattr(layer_scale, "gamma", None)
-    return 1.0 if gamma is None else torch.where(gamma == 0, 1.0, gamma)
-
-
-class _SeenError(Exception):
-    """The input looked for has come by; the rest of the forward pass is not wanted."""
-
-
-def _input_of(module: nn.Module, root: nn.Module, x: Tensor) -> Tensor:
-    """What ``module`` gets when ``root``, which holds it, is called with ``x``."""
-    seen: list[Tensor] = []
-
-    def stop(_: nn.Module, args: tuple[Tensor, ...]) -> None:
-        seen.append(args[0])
-        raise _SeenError
-
-    handle = module.register_forward_pre_hook(stop)
-    try:
-        root(x)
-    except _SeenError:
-        pass
-    finally:
-        handle.remove()
-    return seen[0]
+    return torch.where(gamma == 0, 1.0, gamma) if isinstance(gamma, Tensor) else gamma

@@ -1,52 +1,84 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from small_vit import Make
+from surveys import Batches
 from torch import Tensor, nn
 
-from core.calibrate import Moments, calibrate
+from core.calibrate import INDEPENDENT, Moments, calibrate
 from core.errors import NumericalError
 
 PATHS = ["blocks.0.attn.qkv", "blocks.1.attn.proj", "blocks.2.mlp.fc2"]
-
-Batches = list[tuple[Tensor, Tensor]]
 
 
 def moments_of(model: nn.Module, batches: Batches, seed: int = 5) -> dict[str, Moments]:
     return calibrate(model, PATHS, batches, seed=seed, on_images=lambda _: None)
 
 
+def seen(model: nn.Module, batches: Batches, path: str) -> tuple[Tensor, Tensor]:
+    """Inputs by a hook, and gradients by autograd of the output, for the labels that seed 5 samples: image by image."""
+    generator = torch.Generator().manual_seed(5)
+    xs, gs = [], []
+    for images, _ in batches:
+        kept: dict[str, Tensor] = {}
+        handle = model.get_submodule(path).register_forward_hook(
+            lambda _, args, output, kept=kept: kept.update(x=args[0], y=output)
+        )
+        logits = model(images)
+        handle.remove()
+        labels = torch.multinomial(logits.detach().softmax(-1), 1, generator=generator)[:, 0]
+        (g,) = torch.autograd.grad(F.cross_entropy(logits, labels, reduction="sum"), kept["y"])
+        xs.append(kept["x"].detach().double())
+        gs.append(g.double())
+    return torch.cat(xs), torch.cat(gs)
+
+
 class TestMoments:
-    def test_equal_those_found_image_by_image(self, vit: nn.Module, batches: Batches) -> None:
-        """Inputs by a hook, gradients by autograd of the output, and the labels that the same seed samples."""
-        found = moments_of(vit, batches)
-        generator = torch.Generator().manual_seed(5)
-        path = PATHS[1]
-        xs, gs = [], []
-        for images, _ in batches:
-            kept: dict[str, Tensor] = {}
-            handle = vit.get_submodule(path).register_forward_hook(
-                lambda _, args, output, kept=kept: kept.update(x=args[0], y=output)
-            )
-            logits = vit(images)
-            handle.remove()
-            labels = torch.multinomial(logits.detach().softmax(-1), 1, generator=generator)[:, 0]
-            (g,) = torch.autograd.grad(F.cross_entropy(logits, labels, reduction="sum"), kept["y"])
-            xs.append(kept["x"].detach().double())
-            gs.append(g.double())
-        x, g = torch.cat(xs), torch.cat(gs)
-        gradient = torch.einsum("nto,ntp->op", g, g) / len(g)
-        torch.testing.assert_close(found[path].gradient, gradient, rtol=1e-4, atol=1e-8)
-        squares = g.square().sum(-1)
-        means = torch.cat([each.mean().expand(len(each)) for each in squares.split(37)])
-        weights = squares + means[:, None]
-        torch.testing.assert_close(found[path].token_weights.double(), weights, rtol=1e-3, atol=1e-9)
+    @pytest.mark.parametrize("path", PATHS)
+    def test_equal_those_found_image_by_image(self, vit: nn.Module, batches: Batches, path: str) -> None:
+        found = moments_of(vit, batches)[path]
+        x, g = seen(vit, batches, path)
+        norms = g.square().sum(-1)
+        weights = norms + torch.cat([each.mean().expand(len(each)) for each in norms.split(37)])[:, None]
+        torch.testing.assert_close(found.token_weights.double(), weights, rtol=1e-3, atol=1e-9)
         mean = torch.einsum("nt,nti->i", weights, x) / weights.sum()
-        torch.testing.assert_close(found[path].mean, mean, rtol=1e-2, atol=1e-2)
+        torch.testing.assert_close(found.mean.double(), mean, rtol=1e-3, atol=1e-4)
+
+        centred = x - mean
+        alone = torch.einsum("nt,nti,ntj->ij", weights, centred, centred) / weights.sum()
+        together = sum(each.T @ (grad @ grad.T) @ each for each, grad in zip(centred, g, strict=True)) / norms.sum()
+        covariance = torch.lerp(together, alone, INDEPENDENT)
+        torch.testing.assert_close(found.covariance.double(), covariance, rtol=1e-3, atol=1e-4)
+
+    @pytest.mark.parametrize("path", PATHS)
+    def test_have_a_gradient_between_that_of_tokens_alone_and_that_of_all_together(
+        self, vit: nn.Module, batches: Batches, path: str
+    ) -> None:
+        found = moments_of(vit, batches)[path].gradient.double()
+        x, g = seen(vit, batches, path)
+        alone = torch.einsum("nto,ntp->op", g, g) / len(g)
+        first = x[:37].flatten(0, 1)
+        x = (x - first.mean(0)) / first.std(0, correction=0)
+        energy = (g.square().sum(-1) * x.square().sum(-1)).sum() / g.square().sum()
+        together = sum(grad.T @ (each @ each.T) @ grad for each, grad in zip(x, g, strict=True)) / energy / len(g)
+        torch.testing.assert_close(found, torch.lerp(together, alone, INDEPENDENT), rtol=1e-2, atol=1e-7)
+
+    def test_are_symmetric_and_not_negative(self, vit: nn.Module, batches: Batches) -> None:
+        for moments in moments_of(vit, batches).values():
+            for matrix in (moments.covariance.double(), moments.gradient.double()):
+                torch.testing.assert_close(matrix, matrix.T, rtol=1e-3, atol=1e-6)
+                values = torch.linalg.eigvalsh(matrix)
+                assert values[0] > -1e-4 * values[-1]
 
     def test_repeat_with_the_seed_and_differ_without(self, vit: nn.Module, batches: Batches) -> None:
         first, again, other = (moments_of(vit, batches, seed)[PATHS[0]].gradient for seed in (5, 5, 6))
         torch.testing.assert_close(first, again)
         assert not torch.allclose(first, other)
+
+    def test_do_not_depend_on_how_images_are_batched(self, vit: nn.Module, batches: Batches) -> None:
+        whole = [(torch.cat([images for images, _ in batches]), torch.cat([labels for _, labels in batches]))]
+        one, other = (moments_of(vit, each)[PATHS[0]].gradient for each in (batches, whole))
+        assert (one - other).norm() < 0.2 * one.norm()  # the labels' order, and the token weights' mean, are a batch's
 
     def test_weigh_least_what_a_class_token_never_sees(self, vit: nn.Module, batches: Batches) -> None:
         weights = moments_of(vit, batches)["blocks.2.mlp.fc2"].token_weights
@@ -54,6 +86,12 @@ class TestMoments:
         torch.testing.assert_close(unseen, unseen[0, 0].expand_as(unseen))
         assert (weights[:37, 0] > unseen[0, 0]).all()
         assert weights[:37, 0].mean() > 5 * unseen[0, 0]
+
+    def test_are_left_out_where_no_gradient_arrives(self, make_vit: Make, batches: Batches) -> None:
+        model = make_vit(global_pool="map")
+        model.get_parameter("attn_pool.latent").requires_grad_(False)
+        found = calibrate(model, ["attn_pool.q", "attn_pool.kv"], batches[:1], seed=0, on_images=lambda _: None)
+        assert set(found) == {"attn_pool.kv"}  # the query is the same for every image
 
 
 class TestModel:

@@ -1,12 +1,21 @@
 import pytest
 import torch
-from timm.layers import Mlp
-from torch import Tensor
+import torch.nn.functional as F
+from masked import masked_dense
+from small_vit import Make
+from surveys import Batches, logits, surveyed, with_layer_at
+from timm.layers import GluMlp, SwiGLU
+from torch import Tensor, nn
 
+from core.allocate import FeedForwardPrices
 from core.calibrate import Moments
-from core.prune import PruneCandidate, removal_order
+from core.lowrank import Affine
+from core.prune import FeedForwardCandidate
+from core.shapes import FeedForwardShape, FeedForwardSize
+from vitpress.layers import FeedForward
 
 INPUTS, HIDDEN, OUTPUTS = 5, 23, 7
+PATH = "blocks.1.mlp"
 
 
 def spd(size: int, seed: int) -> Tensor:
@@ -15,77 +24,134 @@ def spd(size: int, seed: int) -> Tensor:
 
 
 @pytest.fixture
-def mlp() -> Mlp:
+def block() -> FeedForward:
     torch.manual_seed(2)
-    return Mlp(INPUTS, HIDDEN, OUTPUTS)
+    return FeedForward(nn.Linear(INPUTS, HIDDEN), nn.GELU(), nn.Linear(HIDDEN, OUTPUTS))
 
 
-@pytest.fixture
-def moments() -> Moments:
-    return Moments(torch.randn(HIDDEN).double(), spd(HIDDEN, 1), spd(OUTPUTS, 2), torch.empty(0, 0))
+SHAPE = FeedForwardShape(
+    path="mlp",
+    tokens=3,
+    parameters=HIDDEN * (INPUTS + OUTPUTS + 1) + OUTPUTS,
+    dense_parameters=HIDDEN * (INPUTS + OUTPUTS + 1) + OUTPUTS,
+    in_features=INPUTS,
+    out_features=OUTPUTS,
+    hidden_features=HIDDEN,
+)
 
 
-def scattered(candidate: PruneCandidate, width: int) -> Tensor:
-    kept = candidate.at(width)
-    return torch.zeros(OUTPUTS, HIDDEN).double().index_copy(1, kept.units, kept.fc2_weight)
+def moments(size: int, outputs: int, seed: int) -> Moments:
+    generator = torch.Generator().manual_seed(seed)
+    mean = torch.randn(size, generator=generator)
+    return Moments(mean, spd(size, seed).float(), spd(outputs, seed + 1).float(), torch.ones(3, 3))
+
+
+def candidate(block: FeedForward, shape: FeedForwardShape = SHAPE) -> FeedForwardCandidate:
+    return FeedForwardCandidate(block, shape, moments(INPUTS, HIDDEN, 10), moments(HIDDEN, OUTPUTS, 20))
+
+
+def units(kept: Tensor, block: FeedForward) -> list[int]:
+    """Which hidden units these rows of ``fc1`` are."""
+    rows = block.fc1.get_parameter("weight").double()
+    return [int((rows == each).all(1).nonzero()) for each in kept]
+
+
+def written(found: FeedForwardCandidate, block: FeedForward, width: int) -> tuple[Tensor, list[int]]:
+    """The weight of ``fc2`` at ``width`` with zeros for the units that went, and those that stayed."""
+    maps = found.at(FeedForwardSize(width)).maps
+    read, write = maps["fc1"], maps["fc2"]
+    assert isinstance(read, Affine)
+    assert isinstance(write, Affine)
+    kept = units(read.weight, block)
+    return torch.zeros(OUTPUTS, HIDDEN).double().index_copy(1, torch.tensor(kept), write.weight), kept
+
+
+class TestFullSize:
+    def test_is_the_same_block(self, block: FeedForward) -> None:
+        maps = candidate(block).at(SHAPE.full).maps
+        for name in ("fc1", "fc2"):
+            found = maps[name]
+            assert isinstance(found, Affine)
+            torch.testing.assert_close(found.weight, block.get_parameter(f"{name}.weight").double())
+            torch.testing.assert_close(found.bias, block.get_parameter(f"{name}.bias").double())
+
+    def test_costs_nothing(self, block: FeedForward) -> None:
+        prices = candidate(block).prices
+        assert prices.width[HIDDEN] == prices.fc1[0] == prices.fc2[0] == 0
 
 
 class TestWidth:
-    def test_full_is_the_same_block(self, mlp: Mlp) -> None:
-        kept = PruneCandidate(mlp, None).at(HIDDEN)
-        torch.testing.assert_close(kept.fc1_weight, mlp.fc1.weight.double())
-        torch.testing.assert_close(kept.fc2_weight, mlp.fc2.weight.double())
-        torch.testing.assert_close(kept.fc2_bias, mlp.get_parameter("fc2.bias").double())
+    @pytest.mark.parametrize("width", [4, 12, 20])
+    def test_predicts_the_quadratic_form_of_the_change_it_makes(self, block: FeedForward, width: int) -> None:
+        found = candidate(block)
+        change = written(found, block, width)[0] - block.fc2.get_parameter("weight").detach().double()
+        given = moments(HIDDEN, OUTPUTS, 20)
+        loss = 0.5 * torch.trace(given.gradient.double() @ change @ given.covariance.double() @ change.T)
+        assert found.prices.width[width] == pytest.approx(float(loss), rel=0.02)
 
-    @pytest.mark.parametrize("width", [1, 8, 22])
-    def test_by_magnitude_is_the_dense_block_with_a_mask(self, mlp: Mlp, width: int) -> None:
-        kept = PruneCandidate(mlp, None).at(width)
-        mask = torch.zeros(HIDDEN).double().index_fill(0, kept.units, 1)
-        x = torch.randn(3, INPUTS).double()
-        dense = mlp.double()
-        hidden = dense.act(dense.fc1(x)) * mask
-        narrow = dense.act(x @ kept.fc1_weight.T + kept.fc1_bias) @ kept.fc2_weight.T + kept.fc2_bias
-        torch.testing.assert_close(narrow, dense.fc2(hidden))
+    def test_loses_less_than_removal_without_compensation(self, block: FeedForward) -> None:
+        found = candidate(block)
+        _, kept = written(found, block, 10)
+        change = block.fc2.get_parameter("weight").detach().double().clone()
+        change[:, kept] = 0
+        given = moments(HIDDEN, OUTPUTS, 20)
+        loss = 0.5 * torch.trace(given.gradient.double() @ change @ given.covariance.double() @ change.T)
+        assert found.prices.width[10] < float(loss)
 
-    def test_by_magnitude_keeps_the_largest(self, mlp: Mlp) -> None:
-        mlp.fc1.weight.data[4] = 0
-        assert 4 not in PruneCandidate(mlp, None).at(HIDDEN - 1).units
+    def test_says_on_average_what_the_whole_block_said(self, block: FeedForward) -> None:
+        found = candidate(block)
+        maps = found.at(FeedForwardSize(10)).maps
+        assert isinstance(maps["fc2"], Affine)
+        weight, _ = written(found, block, 10)
+        mean = moments(HIDDEN, OUTPUTS, 20).mean.double()
+        before = F.linear(mean, block.fc2.get_parameter("weight").double(), block.fc2.get_parameter("bias").double())
+        torch.testing.assert_close(F.linear(mean, weight, maps["fc2"].bias), before)
+
+    def test_loses_more_the_fewer_units_are_left(self, block: FeedForward) -> None:
+        prices = candidate(block).prices.width
+        losses = [prices[width] for width in sorted(prices, reverse=True)]
+        assert losses == sorted(losses)
+
+    def test_stays_where_a_norm_stands_between_the_maps(self, make_vit: Make, batches: Batches) -> None:
+        found = surveyed(make_vit(scale_mlp_norm=True), batches[:2]).candidates[PATH].prices
+        assert isinstance(found, FeedForwardPrices)
+        assert list(found.width) == [55]
+        assert len(found.fc1) > 1
+
+    def test_loses_in_blocks_about_what_it_loses_singly(
+        self, block: FeedForward, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        singly = candidate(block).prices.width
+        monkeypatch.setattr("core.prune.BLOCKS", 8)
+        blocks = candidate(block).prices.width
+        assert blocks[12] == pytest.approx(singly[12], rel=0.25)
+        assert blocks[12] != singly[12]
 
 
-class TestSurgery:
-    @pytest.mark.parametrize("width", [3, 12, 20])
-    def test_predicts_the_quadratic_form_of_the_change_it_makes(self, mlp: Mlp, moments: Moments, width: int) -> None:
-        candidate = PruneCandidate(mlp, moments)
-        change = scattered(candidate, width) - mlp.fc2.weight.detach().double()
-        loss = 0.5 * torch.trace(moments.gradient @ change @ moments.covariance @ change.T)
-        assert candidate.loss(width) == pytest.approx(float(loss), rel=0.02)
+SIZES = [
+    FeedForwardSize(28),
+    FeedForwardSize(4),
+    FeedForwardSize(55, fc1_rank=7),
+    FeedForwardSize(55, fc2_rank=5),
+    FeedForwardSize(20, fc1_rank=6, fc2_rank=4),
+]
 
-    def test_loses_less_than_removal_without_compensation(self, mlp: Mlp, moments: Moments) -> None:
-        candidate = PruneCandidate(mlp, moments)
-        units = candidate.at(10).units
-        change = mlp.fc2.weight.detach().double().clone()
-        change[:, units] = 0
-        assert candidate.loss(10) < float(0.5 * torch.trace(moments.gradient @ change @ moments.covariance @ change.T))
 
-    def test_a_copied_unit_goes_first_and_costs_nothing(self, mlp: Mlp) -> None:
-        hidden = torch.randn(4000, HIDDEN, generator=torch.Generator().manual_seed(4)).double()
-        hidden[:, 9] = hidden[:, 2]
-        moments = Moments(hidden.mean(0), hidden.T.cov(), torch.eye(OUTPUTS).double(), torch.empty(0, 0))
-        order, losses = removal_order(mlp.fc2.weight.detach().double(), moments)
-        assert order[0] in (2, 9)
-        assert losses[1] < 1e-2 * losses[2]
-
-    def test_losses_never_fall_as_units_go(self, mlp: Mlp, moments: Moments) -> None:
-        order, losses = removal_order(mlp.fc2.weight.detach().double(), moments)
-        assert sorted(order.tolist()) == list(range(HIDDEN))
-        assert (losses.diff() >= 0).all()
-
-    def test_removing_in_blocks_predicts_about_what_removing_singly_does(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        weight = torch.randn(OUTPUTS, 64, generator=torch.Generator().manual_seed(6)).double()
-        moments = Moments(torch.zeros(64).double(), spd(64, 7), spd(OUTPUTS, 8), torch.empty(0, 0))
-        _, singly = removal_order(weight, moments)
-        monkeypatch.setattr("core.prune.BLOCKS", 16)
-        _, blocks = removal_order(weight, moments)
-        assert len(blocks) == len(singly)
-        torch.testing.assert_close(blocks[32], singly[32], rtol=0.25, atol=0)
-        torch.testing.assert_close(blocks[-1], singly[-1], rtol=1e-6, atol=0)
+class TestEverySize:
+    @pytest.mark.parametrize("size", SIZES)
+    @pytest.mark.parametrize("gate", [None, GluMlp, SwiGLU])
+    def test_computes_what_a_dense_block_with_zeros_does(
+        self, make_vit: Make, batches: Batches, size: FeedForwardSize, gate: type[nn.Module] | None
+    ) -> None:
+        # the first map of a GluMlp gives both halves: 22 × 5 makes 55 units as well
+        kwargs = {} if gate is None else {"mlp_layer": gate} | ({"mlp_ratio": 5.0} if gate is GluMlp else {})
+        model = make_vit(**kwargs)
+        found = surveyed(model, batches[:2])
+        smaller, plan = with_layer_at(found, PATH, size)
+        [shape] = [layer for layer in found.shape.layers if layer.path == PATH]
+        assert isinstance(shape, FeedForwardShape)
+        assert shape.gated == (gate is not None)
+        assert sum(each.numel() for each in smaller.get_submodule(PATH).parameters()) == shape.parameters_at(size)
+        dense = masked_dense(model, smaller, plan)
+        torch.testing.assert_close(logits(smaller, batches), logits(dense, batches), atol=1e-5, rtol=1e-5)
+        assert not torch.allclose(logits(smaller, batches), logits(model, batches), atol=1e-3)

@@ -31,3 +31,23 @@ class TestMoments:
         for rows in x.split(256):
             sums.add(rows, torch.ones(len(rows)))
         torch.testing.assert_close(sums.covariance, x.double().T.cov(correction=0), atol=1e-3, rtol=1e-3)
+
+    def test_of_two_parts_merge_to_those_of_the_whole(self) -> None:
+        torch.manual_seed(0)
+        x, t, w = torch.randn(ROWS, INPUTS) + 3, torch.randn(ROWS, OUTPUTS) - 5, torch.rand(ROWS)
+        x[40:] += 100  # parts with pivots far from each other
+        parts = []
+        for rows in (slice(0, 40), slice(40, None), slice(None)):
+            parts.append(RunningMoments())
+            parts[-1].add(x[rows], w[rows], t[rows])
+        one, other, whole = parts
+        for merged in (one.merged(other), other.merged(one)):
+            torch.testing.assert_close(merged.means, whole.means, atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(merged.covariance, whole.covariance, atol=1e-3, rtol=1e-5)
+            torch.testing.assert_close(merged.cross_covariance, whole.cross_covariance, atol=1e-3, rtol=1e-5)
+
+    def test_of_nothing_merge_to_the_other_s(self) -> None:
+        some = RunningMoments()
+        some.add(torch.randn(ROWS, INPUTS), torch.ones(ROWS))
+        torch.testing.assert_close(RunningMoments().merged(some).covariance, some.covariance)
+        torch.testing.assert_close(some.merged(RunningMoments()).covariance, some.covariance)

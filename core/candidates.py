@@ -1,0 +1,65 @@
+"""What every size of a layer would cost, and the weights it would have: one kind of candidate for each kind of layer.
+
+``prices`` are the predicted losses (nats an image) that ``core.allocate`` chooses by; ``at(size)`` are the weights.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from core.allocate import LinearPrices, Prices
+from core.calibrate import Moments
+from core.lowrank import Affine, Factors, LowRank, affine
+from core.shapes import LinearShape, LinearSize, Size
+from core.steps import ranks
+
+Map = Affine | Factors
+
+
+@dataclass(frozen=True)
+class Reader:
+    """What a map that reads the stream stands for: a dense one, and the metric G of its outputs."""
+
+    dense: Affine
+    gradient: Float[Tensor, "outputs outputs"]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """``maps`` and ``readers``: by their name inside the layer. ``heads``: which these are of; None: all."""
+
+    maps: Mapping[str, Map]
+    readers: Mapping[str, Reader] = field(default_factory=dict)
+    heads: Tensor | None = None
+
+
+class Candidate(Protocol):
+    """``Size`` is that of the layer's shape."""
+
+    @property
+    def prices(self) -> Prices: ...
+
+    def at(self, size: Size) -> Weights: ...
+
+
+class LinearCandidate:
+    """A linear map outside of attention and feed-forward blocks: its ranks."""
+
+    def __init__(self, linear: nn.Module, shape: LinearShape, moments: Moments) -> None:
+        self._dense = affine(linear)
+        mean, covariance, self._gradient = moments.double(self._dense.weight.device)
+        self._low_rank = LowRank(self._dense, mean, covariance, self._gradient)
+        self.prices = LinearPrices(rank_losses(self._low_rank, ranks(shape.in_features, shape.out_features)))
+
+    def at(self, size: Size) -> Weights:
+        assert isinstance(size, LinearSize)
+        return Weights(
+            {"": self._low_rank.at(size.rank) if size.rank else self._dense}, {"": Reader(self._dense, self._gradient)}
+        )
+
+
+def rank_losses(low_rank: LowRank, ranks: list[int]) -> dict[int, float]:
+    return {0: 0.0} | {rank: low_rank.loss(rank) for rank in ranks}
