@@ -1,87 +1,51 @@
-"""The methods, each a function of the model, its shape, the calibration data and the recipe.
+"""The methods, each a function of the model, its shape, the calibration data and the recipe."""
 
-``fisher`` is ours: training-free, second-order, one price for everything. ``svd_magnitude`` is the data-free baseline.
-Each step is a module of its own; here they are strung together.
-"""
-
-from timm.layers import Mlp
 from torch import nn
 
-from core.allocate import allocate, curve, dry_run, sizes
-from core.calibrate import Moments, calibrate
+from core.allocate import allocate, target_of
+from core.baselines import baseline
 from core.data import Prepared
-from core.lowrank import LowRankCandidate
-from core.progress import OnProgress, Progress, Stage
-from core.prune import PruneCandidate
-from core.rebuild import rebuild
-from core.recipe import FisherRecipe, SvdMagnitudeRecipe
-from core.refit import can_refit, refit_
-from core.shapes import LayerShape, LinearShape, ModelShape
+from core.fisher import shrink, survey
+from core.hybrid import hybrid
+from core.losparse import losparse
+from core.progress import OnProgress
+from core.recipe import (
+    ActivationSvdRecipe,
+    AnyRecipe,
+    FisherRecipe,
+    HybridRecipe,
+    LoSparseRecipe,
+    MagnitudeRecipe,
+    SvdMagnitudeRecipe,
+    SvdRecipe,
+    VtpRecipe,
+)
+from core.shapes import ModelShape
+from core.vtp import vtp
 from vitpress.plan import Plan
 
 Compression = tuple[nn.Module, Plan]
 
 
-def run(
-    recipe: FisherRecipe | SvdMagnitudeRecipe,
-    model: nn.Module,
-    shape: ModelShape,
-    data: Prepared,
-    on_progress: OnProgress,
-) -> Compression:
+def run(recipe: AnyRecipe, model: nn.Module, shape: ModelShape, data: Prepared, on_progress: OnProgress) -> Compression:
     """The smaller model and its plan, by the method that ``recipe`` names. ``model`` is left as it is."""
     match recipe:
         case FisherRecipe():
             return fisher(model, shape, data, recipe, on_progress)
-        case SvdMagnitudeRecipe():
-            return svd_magnitude(model, shape, recipe, on_progress)
+        case VtpRecipe():
+            return vtp(model, shape, data, recipe, on_progress)
+        case HybridRecipe():
+            return hybrid(model, shape, data, recipe, on_progress)
+        case LoSparseRecipe():
+            return losparse(model, shape, data, recipe, on_progress)
+        case SvdRecipe() | ActivationSvdRecipe() | MagnitudeRecipe() | SvdMagnitudeRecipe():
+            return baseline(model, shape, data, recipe, on_progress)
 
 
 def fisher(
     model: nn.Module, shape: ModelShape, data: Prepared, recipe: FisherRecipe, on_progress: OnProgress
 ) -> Compression:
-    """Calibrate, price every rank and width, choose, rebuild, re-fit."""
-    total = data.calibration_images
-    linears = [layer.path if isinstance(layer, LinearShape) else f"{layer.path}.fc2" for layer in shape.layers]
-    moments = calibrate(
-        model,
-        linears,
-        data.calibration,
-        seed=recipe.seed,
-        on_images=lambda done: on_progress(Progress(Stage.CALIBRATE, done / total)),
-    )
-
-    candidates, curves = {}, []
-    for index, (layer, linear) in enumerate(zip(shape.layers, linears, strict=True)):
-        candidate = candidates[layer.path] = _candidate(model, layer, moments[linear])
-        curves.append(curve(layer, ((size, candidate.loss(size)) for size in sizes(layer, shape.parameters))))
-        on_progress(Progress(Stage.COMPRESS, 0.5 * (index + 1) / len(linears)))
-
-    plan = allocate(shape, curves, recipe)
-    smaller = rebuild(model, plan, candidates)
-    if recipe.refit and can_refit(model):
-        refit_(
-            smaller,
-            model,
-            data.calibration,
-            moments,
-            on_block=lambda fraction: on_progress(Progress(Stage.COMPRESS, 0.5 + 0.5 * fraction)),
-        )
-    return smaller, plan
-
-
-def svd_magnitude(
-    model: nn.Module, shape: ModelShape, recipe: SvdMagnitudeRecipe, on_progress: OnProgress
-) -> Compression:
-    """The sizes that the shapes alone suggest, the largest singular values, the largest hidden units."""
-    on_progress(Progress(Stage.COMPRESS, 0.0))
-    plan = dry_run(shape, recipe)
-    return rebuild(model, plan, {layer.path: _candidate(model, layer, None) for layer in shape.layers}), plan
-
-
-def _candidate(model: nn.Module, layer: LayerShape, moments: Moments | None) -> LowRankCandidate | PruneCandidate:
-    module = model.get_submodule(layer.path)
-    if isinstance(module, nn.Linear):
-        return LowRankCandidate(module, moments)
-    assert isinstance(module, Mlp)
-    return PruneCandidate(module, moments)
+    """Calibrate, price every size of every layer, choose, rebuild, re-fit."""
+    surveyed = survey(model, shape, data, recipe.seed, on_progress)
+    plan = allocate(shape, surveyed.curves(target_of(shape, recipe).gain), recipe)
+    return shrink(surveyed, plan, on_progress, refit=recipe.refit), plan
