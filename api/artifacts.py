@@ -41,7 +41,7 @@ def list_(job_id: JobId, engine: Database, request: Request) -> ArtifactList:
 
 
 @router.get(
-    "/{name}",
+    "/{name:path}",
     name="get_artifact",
     summary="Download an artifact",
     response_class=StreamingResponse,

@@ -10,6 +10,7 @@ from sqlalchemy import exc as sql
 
 from core.errors import (
     DatasetError,
+    NoDryRunError,
     NothingToCompressError,
     UnknownDatasetError,
     UnknownModelError,
@@ -79,7 +80,8 @@ class Rule:
     """How one class of errors looks in HTTP.
 
     ``shown``: the error's attributes that become members of the problem. ``pointer``: the field of a request body that
-    the error is about. ``code`` and ``detail`` replace the error's own, for errors whose text is not for clients.
+    the error is about, with attributes of the error in braces. ``code`` and ``detail`` replace the error's own, for
+    errors whose text is not for clients.
     """
 
     status: HTTPStatus
@@ -105,10 +107,11 @@ RULES: dict[type[Exception], Rule] = {
     DatasetError: Rule(HTTPStatus.UNPROCESSABLE_ENTITY, "Unusable dataset", pointer="/dataset"),
     UnreachableTargetError: Rule(
         HTTPStatus.UNPROCESSABLE_ENTITY,
-        "Unreachable target ratio",
+        "Unreachable target",
         shown=("requested", "reachable"),
-        pointer="/recipe/target_ratio",
+        pointer="/recipe/{goal}",
     ),
+    NoDryRunError: Rule(HTTPStatus.UNPROCESSABLE_ENTITY, "No dry run", pointer="/recipe/{goal}"),
     JobNotFoundError: Rule(HTTPStatus.NOT_FOUND, "No such job"),
     JobFinishedError: Rule(HTTPStatus.CONFLICT, "Job already finished", shown=("state",)),
     ResultNotReadyError: Rule(HTTPStatus.CONFLICT, "No results yet", shown=("state",)),
@@ -135,7 +138,8 @@ def checked(*steps: Callable[[], T]) -> list[T]:
             rule = RULES.get(type(error))
             if rule is None or rule.pointer is None:
                 raise
-            fault = {"pointer": rule.pointer, "code": error.code, "message": str(error)}
+            pointer = rule.pointer.format_map(vars(error))
+            fault = {"pointer": pointer, "code": error.code, "message": str(error)}
             faults.append(fault | shown(error, rule))
     if faults:
         raise InvalidRequestError(faults)

@@ -97,6 +97,8 @@ def _snapshot(job: JobView) -> JobEvent:
         state=job.state,
         stage=job.stage,
         fraction=job.stage_fraction,
+        loss=job.stage_loss,
+        eta_seconds=job.stage_eta_seconds,
         attempt=job.attempt,
         message=job.error.message if job.error else None,
     )

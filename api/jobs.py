@@ -6,11 +6,11 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 
 from api.dependencies import Database, Found, JobCursor, JobId, Limit, encode_cursor
-from api.errors import BODY_STATUSES, ResultNotReadyError, checked, responses
-from api.plans import planned
+from api.errors import BODY_STATUSES, InvalidRequestError, ResultNotReadyError, checked, responses
 from api.schemas import Job, JobLinks, JobPage, JobRequest, Text
-from core import datasets
-from core.report import Report
+from core import catalog, datasets
+from core.dry_run import check
+from core.report import AnyReport, Report, SweepReport
 from store import jobs
 from store.errors import JobFinishedError, JobNotFoundError
 from store.queue import ring
@@ -18,6 +18,8 @@ from store.session import transaction
 from store.tables import JobState
 from store.values import JobView
 from vitpress.plan import Plan
+
+Ratio = Annotated[float | None, Query(description="One of a sweep's `target_ratios`: that model's")]
 
 POLL_AFTER_SECONDS = "2"  # the shortest jobs take tens of seconds
 
@@ -33,10 +35,10 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
     responses=responses(statuses=BODY_STATUSES),
 )
 def create(body: JobRequest, found: Found, request: Request, response: Response) -> Job:
-    """Checks at once that the model and the dataset exist and that the ratio can be reached; queues the job."""
+    """Checks at once that the model and the dataset exist and that the goal is not out of reach; queues the job."""
     settings = found.settings
     checked(
-        lambda: planned(body),
+        lambda: check(catalog.get(body.model).shape, body.recipe),
         lambda: datasets.describe(body.dataset, settings.samples_dir, settings.datasets_dir),
     )
     with transaction(found.engine) as session:
@@ -99,10 +101,30 @@ def cancel(job_id: JobId, engine: Database, request: Request) -> Job:
     "/{job_id}/report",
     name="get_report",
     summary="Show a job's report",
-    responses=responses(JobNotFoundError, ResultNotReadyError),
+    responses=responses(JobNotFoundError, ResultNotReadyError, InvalidRequestError),
 )
-def get_report(job_id: JobId, engine: Database) -> Report:
-    """What the compression brought and what it cost, measured on the worker."""
+def get_report(job_id: JobId, engine: Database, ratio: Ratio = None) -> AnyReport:
+    """What the compression brought and what it cost, measured on the worker. A sweep's has a table of its models, and
+    the report of each, which `ratio` picks."""
+    report = _report(engine, job_id)
+    return report if ratio is None else _reports(report)[_index(report, ratio)]
+
+
+@router.get(
+    "/{job_id}/plan",
+    name="get_plan",
+    summary="Show a job's plan",
+    responses=responses(JobNotFoundError, ResultNotReadyError, InvalidRequestError),
+)
+def get_plan(job_id: JobId, engine: Database, ratio: Ratio = None) -> Plan:
+    """What each layer of the compressed model looks like. A sweep has several plans, and needs `ratio`."""
+    report = _report(engine, job_id)
+    with transaction(engine, read_only=True) as session:
+        plans = jobs.plans(session, job_id)
+    return plans[_index(report, ratio)]
+
+
+def _report(engine: Database, job_id: str) -> AnyReport:
     with transaction(engine, read_only=True) as session:
         report = jobs.report(session, job_id)
         if report is None:
@@ -110,19 +132,23 @@ def get_report(job_id: JobId, engine: Database) -> Report:
     return report
 
 
-@router.get(
-    "/{job_id}/plan",
-    name="get_plan",
-    summary="Show a job's plan",
-    responses=responses(JobNotFoundError, ResultNotReadyError),
-)
-def get_plan(job_id: JobId, engine: Database) -> Plan:
-    """What each layer of the compressed model looks like."""
-    with transaction(engine, read_only=True) as session:
-        plan = jobs.plan(session, job_id)
-        if plan is None:
-            raise ResultNotReadyError(job_id, jobs.get(session, job_id).state)
-    return plan
+def _reports(report: AnyReport) -> tuple[Report, ...]:
+    return report.reports if isinstance(report, SweepReport) else (report,)
+
+
+def _index(report: AnyReport, ratio: float | None) -> int:
+    """Of the model that was asked for by its ``ratio``; None: of the only one."""
+    known = [each.recipe.target_ratio for each in _reports(report)]
+    if ratio is None and len(known) == 1:
+        return 0
+    if ratio is None:
+        code, message = "missing", "a sweep has several models: one of its ratios is needed"
+    elif ratio in known:
+        return known.index(ratio)
+    else:
+        code, message = "unknown_ratio", f"the job has no model for the ratio {ratio:g}"
+    fault = {"field": "ratio", "code": code, "message": message}
+    raise InvalidRequestError([fault | {"known": [str(each) for each in known if each is not None]}])
 
 
 def _shown(view: JobView, request: Request) -> Job:

@@ -86,6 +86,10 @@ class Job(_Response):
     state: JobState
     stage: Stage | None
     stage_fraction: Annotated[float, Field(description="Of the stage that is done, in [0, 1]")]
+    stage_loss: Annotated[float | None, Field(description="Of a stage that trains, smoothed; null in the others")]
+    stage_eta_seconds: Annotated[
+        float | None, Field(description="Estimated by the stage, to its own end; null where it cannot tell")
+    ]
     attempt: int
     max_attempts: int
     position: Annotated[int | None, Field(description="In the queue, from 1; null once the job has left it")]
@@ -96,7 +100,10 @@ class Job(_Response):
     started_at: datetime | None
     finished_at: datetime | None
     error: JobError | None
-    constraint: Annotated[Constraint | None, Field(description="The ratio asked for and the one got")]
+    constraint: Annotated[
+        Constraint | None,
+        Field(description="What was asked for, and what came of it; null for a sweep: see its report"),
+    ]
     links: JobLinks
 
 
@@ -112,6 +119,10 @@ class JobEvent(_Response):
     state: JobState
     stage: Stage | None
     fraction: float
+    loss: Annotated[float | None, Field(description="Of a stage that trains, smoothed; null in the others")]
+    eta_seconds: Annotated[
+        float | None, Field(description="Estimated by the stage, to its own end; null where it cannot tell")
+    ]
     attempt: int
     message: str | None
     at: datetime

@@ -29,13 +29,26 @@ class UnknownDatasetError(VitpressError):
 
 
 class UnreachableTargetError(VitpressError):
-    """The budgets and the architecture do not allow ``requested``; ``reachable`` is the largest ratio they do."""
+    """The budgets and the architecture do not allow ``requested``; ``reachable`` is the largest fraction they do.
+
+    ``goal``: the recipe's member that asks for it.
+    """
 
     code = "unreachable_target"
 
-    def __init__(self, requested: float, reachable: float, why: str) -> None:
-        super().__init__(f"target_ratio {requested:.4g} is unreachable: at most {reachable:.4f} can be removed ({why})")
-        self.requested, self.reachable, self.why = requested, reachable, why
+    def __init__(self, requested: float, reachable: float, why: str, goal: str = "target_ratio") -> None:
+        super().__init__(f"{goal} {requested:.4g} is unreachable: at most {reachable:.4f} can be removed ({why})")
+        self.requested, self.reachable, self.why, self.goal = requested, reachable, why, goal
+
+
+class NoDryRunError(VitpressError):
+    """The recipe's ``goal`` cannot be planned for without the model and data, or gives more than one plan."""
+
+    code = "no_dry_run"
+
+    def __init__(self, goal: str, why: str) -> None:
+        super().__init__(f"{goal} has no dry run: {why}")
+        self.goal = goal
 
 
 class NothingToCompressError(VitpressError):

@@ -1,7 +1,7 @@
 """What a model costs and what it gets right, before against after, in one run and on the same images."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from operator import length_hint
 from typing import Generic, TypeVar
@@ -34,23 +34,39 @@ class Pair(Generic[T]):
 def accuracies(
     before: nn.Module, after: nn.Module, data: Batches, on_progress: OnProgress
 ) -> tuple[Pair[Accuracy], Change]:
-    """Both models on every image of ``data``.
+    """Both models on every image of ``data``. Raises as ``accuracies_of``."""
+    [found] = accuracies_of(before, [after], data, on_progress)
+    return found
+
+
+def accuracies_of(
+    before: nn.Module, afters: Sequence[nn.Module], data: Batches, on_progress: OnProgress
+) -> list[tuple[Pair[Accuracy], Change]]:
+    """Each of ``afters`` beside ``before`` on every image of ``data``, which is gone through once.
 
     Raises ``DatasetError`` for labels that the model cannot give, ``NumericalError`` for logits that are not finite.
     """
-    outcomes = [_outcome(before, after, images, labels) for images, labels in _counted(data, on_progress)]
+    outcomes = [_outcomes(before, afters, images, labels) for images, labels in _counted(data, on_progress)]
     if not outcomes:
         raise DatasetError("no evaluation image is left that is not a calibration image as well")
-    names = outcomes[0].keys()
-    every = {name: torch.cat([outcome[name] for outcome in outcomes]) for name in names}
-    return Pair(_accuracy(every, "before"), _accuracy(every, "after")), _change(every)
+    found = []
+    for each in zip(*outcomes, strict=True):
+        every = {name: torch.cat([outcome[name] for outcome in each]) for name in each[0]}
+        found.append((Pair(_accuracy(every, "before"), _accuracy(every, "after")), _change(every)))
+    return found
 
 
 @torch.inference_mode()
-def _outcome(before: nn.Module, after: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+def _outcomes(
+    before: nn.Module, afters: Sequence[nn.Module], images: Tensor, labels: Tensor
+) -> list[dict[str, Tensor]]:
+    images = images.to(next(before.parameters()).device)
+    expected = before(images).double().cpu()
+    return [_outcome({"before": expected, "after": after(images).double().cpu()}, labels) for after in afters]
+
+
+def _outcome(logits: dict[str, Tensor], labels: Tensor) -> dict[str, Tensor]:
     """By image: what each model got right in its first and first five answers, agreement, and KL(before ‖ after)."""
-    device = next(before.parameters()).device
-    logits = {name: model(images.to(device)).double().cpu() for name, model in (("before", before), ("after", after))}
     classes = logits["before"].shape[-1]
     if not all(each.isfinite().all() for each in logits.values()):
         raise NumericalError("logits are not finite on the evaluation images")
@@ -108,14 +124,16 @@ def proportion(hits: Tensor) -> Proportion:
     return Proportion(value=found.statistic, low=float(interval.low), high=float(interval.high))
 
 
-def latencies(before: nn.Module, after: nn.Module, input_size: tuple[int, int, int]) -> Pair[tuple[Latency, ...]]:
-    """Both models, turn about, so that a noisy machine disturbs both alike."""
-    pairs = [_latency_pair(before, after, batch, input_size) for batch in LATENCY_BATCHES]
+def latencies(
+    before: nn.Module, after: nn.Module, input_size: tuple[int, int, int], batches: Sequence[int] = LATENCY_BATCHES
+) -> Pair[tuple[Latency, ...]]:
+    """Both models, turn about, so that a noisy machine disturbs both alike; for each size of ``batches``."""
+    pairs = [latency_pair(before, after, batch, input_size) for batch in batches]
     return Pair(tuple(pair.before for pair in pairs), tuple(pair.after for pair in pairs))
 
 
 @torch.inference_mode()
-def _latency_pair(before: nn.Module, after: nn.Module, batch: int, input_size: tuple[int, int, int]) -> Pair[Latency]:
+def latency_pair(before: nn.Module, after: nn.Module, batch: int, input_size: tuple[int, int, int]) -> Pair[Latency]:
     reference = next(before.parameters())
     images = torch.randn(batch, *input_size, device=reference.device, dtype=reference.dtype)
     for model in (before, after):
@@ -130,14 +148,14 @@ def _latency_pair(before: nn.Module, after: nn.Module, batch: int, input_size: t
 
 
 def _milliseconds(model: nn.Module, images: Tensor) -> float:
-    _wait_for(images.device)
+    wait_for(images.device)
     start = time.perf_counter()
     model(images)
-    _wait_for(images.device)
+    wait_for(images.device)
     return (time.perf_counter() - start) * 1e3
 
 
-def _wait_for(device: torch.device) -> None:
+def wait_for(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

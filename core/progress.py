@@ -1,8 +1,8 @@
 """The stages of a compression, in their order, how far one is, and how long each took."""
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 
@@ -10,6 +10,7 @@ class Stage(StrEnum):
     LOAD = "load"
     CALIBRATE = "calibrate"
     COMPRESS = "compress"
+    FINETUNE = "finetune"
     EVALUATE = "evaluate"
     EXPORT = "export"
     UPLOAD = "upload"
@@ -17,10 +18,13 @@ class Stage(StrEnum):
 
 @dataclass(frozen=True)
 class Progress:
-    """``fraction`` of ``stage`` that is done, in [0, 1]."""
+    """``fraction`` of ``stage`` that is done, in [0, 1]. Where the stage can tell: the ``loss`` that it trains at, and
+    the seconds until it ends."""
 
     stage: Stage
     fraction: float
+    loss: float | None = None
+    eta_seconds: float | None = None
 
 
 OnProgress = Callable[[Progress], None]
@@ -28,6 +32,23 @@ OnProgress = Callable[[Progress], None]
 
 def ignore(_: Progress) -> None:
     """The listener of callers that do not care."""
+
+
+def shares(on_progress: OnProgress, count: int) -> Iterator[OnProgress]:
+    """A listener for each of ``count`` equal parts of a stage."""
+    return (scaled(on_progress, index / count, 1 / count) for index in range(count))
+
+
+def scaled(on_progress: OnProgress, offset: float, scale: float) -> OnProgress:
+    """A listener to a part of a stage, whose fraction f is ``offset`` + ``scale`` · f of the whole.
+
+    The time that is left in a part says nothing of the whole.
+    """
+    if scale == 1:
+        return on_progress
+    return lambda progress: on_progress(
+        replace(progress, fraction=offset + scale * progress.fraction, eta_seconds=None)
+    )
 
 
 class StageClock:

@@ -12,8 +12,9 @@ from core.report import (
     Measured,
     Proportion,
     Report,
+    sweep_report,
 )
-from vitpress.plan import LowRank, Plan, Width
+from vitpress.plan import Attention, Dense, FeedForward, Plan
 
 RECIPE = FisherRecipe(target_ratio=0.5)
 
@@ -23,23 +24,32 @@ PLAN = Plan(
     macs_before=61_592_329,
     macs_after=30_118_723,
     layers=(
-        LowRank(
-            path="blocks.0.attn.proj",
-            parameters_before=37_057,
-            parameters_after=19_009,
+        Attention(
+            path="blocks.0.attn",
+            parameters_before=148_417,
+            parameters_after=74_209,
             predicted_loss=0.013,
             in_features=192,
             out_features=193,
-            rank=47,
+            heads_before=3,
+            heads=2,
+            head_dim_before=67,
+            qk_dim=31,
+            v_dim=47,
+            qkv_rank=61,
         ),
-        Width(
+        FeedForward(
             path="blocks.0.mlp",
             parameters_before=148_199,
             parameters_after=73_999,
             predicted_loss=None,
+            in_features=192,
+            out_features=193,
             width_before=769,
             width=383,
+            fc2_rank=89,
         ),
+        Dense(path="blocks.1.mlp", parameters_before=148_199, parameters_after=148_199, predicted_loss=0.0),
     ),
 )
 
@@ -70,4 +80,20 @@ REPORT = Report(
     seconds={"compress": 11.0},
     left_dense={},
     reload_max_abs_difference=0.0,
+)
+
+SWEEP_RECIPE = FisherRecipe(target_ratios=(0.3, 0.5))
+
+SWEEP_REPORT = sweep_report(
+    SWEEP_RECIPE,
+    [
+        REPORT.model_copy(
+            update={
+                "recipe": FisherRecipe(target_ratio=0.3),
+                "constraint": Constraint(requested=0.3, achieved=0.299, met=True),
+                "after": _measured(840_001, 0.915),
+            }
+        ),
+        REPORT,
+    ],
 )

@@ -1,10 +1,11 @@
 """The hands of a worker: they move jobs by the store's own functions, and compute nothing."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
 from core.progress import Progress, Stage
-from core.report import Report
+from core.recipe import AnyRecipe
+from core.report import AnyReport
 from examples import PLAN, RECIPE, REPORT
 from store import jobs
 from store.blobs import Blobs
@@ -24,9 +25,9 @@ class Worker:
         self.settings = settings
         self.engine = engine(settings)
 
-    def submit(self, model: str = MODEL, dataset: str = DATASET) -> str:
+    def submit(self, model: str = MODEL, dataset: str = DATASET, recipe: AnyRecipe = RECIPE) -> str:
         with transaction(self.engine) as session:
-            return jobs.create(session, model=model, dataset=dataset, recipe=RECIPE).id
+            return jobs.create(session, model=model, dataset=dataset, recipe=recipe).id
 
     def claim(self) -> Claim:
         with transaction(self.engine) as session:
@@ -34,16 +35,27 @@ class Worker:
         assert claim is not None
         return claim
 
-    def progress(self, claim: Claim, stage: Stage, fraction: float) -> None:
+    def progress(
+        self,
+        claim: Claim,
+        stage: Stage,
+        fraction: float,
+        loss: float | None = None,
+        eta_seconds: float | None = None,
+    ) -> None:
         with transaction(self.engine) as session:
-            jobs.record_progress(session, claim, Progress(stage, fraction))
+            jobs.record_progress(session, claim, Progress(stage, fraction, loss, eta_seconds))
 
     def fail(self, claim: Claim, code: str, message: str) -> None:
         with transaction(self.engine) as session:
             jobs.fail(session, claim, JobError(code, message))
 
     def finish(
-        self, claim: Claim, files: Mapping[str, bytes] = PLAN_ALONE, plan: Plan = PLAN, report: Report = REPORT
+        self,
+        claim: Claim,
+        files: Mapping[str, bytes] = PLAN_ALONE,
+        plan: Plan | Sequence[Plan] = PLAN,
+        report: AnyReport = REPORT,
     ) -> None:
         artifacts = [self._put(claim, name, content) for name, content in files.items()]
         with transaction(self.engine) as session:

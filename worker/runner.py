@@ -14,11 +14,11 @@ from tempfile import TemporaryDirectory
 import structlog
 from obstore.exceptions import BaseError as BlobStoreError
 from sqlalchemy import Engine
-from sqlalchemy.exc import InterfaceError, OperationalError
 
 from core import datasets
 from core.errors import VitpressError
 from core.progress import OnProgress, Progress, Stage, StageClock
+from core.report import AnyReport
 from store import jobs
 from store.blobs import Blobs
 from store.errors import LeaseLostError
@@ -26,10 +26,11 @@ from store.session import engine, transaction
 from store.settings import Settings, get_settings
 from store.values import ArtifactView, Claim, JobError
 from worker import lifeline, logs
+from worker.checkpoints import BlobCheckpoints
+from worker.outages import DATABASE_UNREACHABLE, first_line
 
 PROGRESS_SECONDS = 0.5  # between two writes within a stage
 MEDIA_TYPES = {".json": "application/json"}
-DATABASE_UNREACHABLE = (OperationalError, InterfaceError)
 
 log = structlog.get_logger(__name__)
 
@@ -59,32 +60,46 @@ def run(claim: Claim, settings: Settings) -> None:
     device = models.device_named("cuda" if settings.device == "gpu" else settings.device)
     loaded = models.load(job.model, settings.samples_dir, device)
     splits = data.open_splits(dataset, loaded.config, job.recipe.calibration_images, job.recipe.seed)
-    compressed = pipeline.compress(loaded.model, job.recipe, splits, progress)
+    with BlobCheckpoints(blobs, database, claim) as checkpoints:
+        compressed = pipeline.sweep(loaded.model, job.recipe, splits, progress, checkpoints)
 
     with TemporaryDirectory(prefix="vitpress-") as directory:
         progress(Progress(Stage.EXPORT, 0.0))
-        report = artifact.export(compressed, loaded.config, Path(directory))
+        report: AnyReport
+        if job.recipe.target_ratios:
+            report = artifact.export_sweep(compressed, job.recipe, loaded.config, Path(directory), progress)
+        else:
+            report = artifact.export(compressed[0], loaded.config, Path(directory), progress)
         artifacts = upload(blobs, claim, Path(directory), progress)
     progress.stop()
     with transaction(database) as session:
         jobs.finish(
-            session, claim, plan=compressed.plan, report=report, artifacts=artifacts, stage_seconds=progress.seconds
+            session,
+            claim,
+            plan=[each.plan for each in compressed] if job.recipe.target_ratios else compressed[0].plan,
+            report=report,
+            artifacts=artifacts,
+            stage_seconds=progress.seconds,
         )
     for lost in range(1, claim.attempt):  # what they had put before they died
         blobs.delete_prefix(f"jobs/{claim.job_id}/attempt-{lost}")
 
 
 def upload(blobs: Blobs, claim: Claim, directory: Path, progress: OnProgress) -> list[ArtifactView]:
-    """Put every file of ``directory`` under this attempt's own prefix, where no other attempt writes."""
-    files = sorted(path for path in directory.iterdir() if path.is_file())
+    """Put every file in ``directory`` under this attempt's own prefix, where no other attempt writes.
+
+    Its name is its path in there: that of a sweep's has the folder of its model.
+    """
+    files = sorted(path for path in directory.rglob("*") if path.is_file())
     total, done = sum(path.stat().st_size for path in files), 0
     artifacts = []
     for path in files:
         progress(Progress(Stage.UPLOAD, done / total))
-        key = f"jobs/{claim.job_id}/attempt-{claim.attempt}/{path.name}"
+        name = path.relative_to(directory).as_posix()
+        key = f"jobs/{claim.job_id}/attempt-{claim.attempt}/{name}"
         stored = blobs.put_file(key, path)
         media_type = MEDIA_TYPES.get(path.suffix, "application/octet-stream")
-        artifacts.append(ArtifactView(path.name, stored.size, stored.sha256, media_type, key))
+        artifacts.append(ArtifactView(name, stored.size, stored.sha256, media_type, key))
         done += stored.size
     return artifacts
 
@@ -109,7 +124,7 @@ class Recorder:
             with transaction(self._database) as session:
                 jobs.record_progress(session, self._claim, progress)
         except DATABASE_UNREACHABLE as error:
-            log.warning("progress not recorded", error=_first_line(error))
+            log.warning("progress not recorded", error=first_line(error))
         self._stage, self._written = progress.stage, at
 
 
@@ -125,7 +140,7 @@ def outcome_of(claim: Claim, database: Engine) -> Iterator[None]:
     except BlobStoreError as error:
         log.exception("blob store failed")
         with transaction(database) as session:
-            jobs.lose(session, claim, JobError("blob_store_unavailable", _first_line(error)))
+            jobs.lose(session, claim, JobError("blob_store_unavailable", first_line(error)))
     except Exception as error:
         log.exception("attempt failed")
         with suppress(LeaseLostError), transaction(database) as session:
@@ -134,16 +149,12 @@ def outcome_of(claim: Claim, database: Engine) -> Iterator[None]:
 
 def explain(error: Exception) -> JobError:
     """One line for the job's user; the traceback is the log's."""
-    line = _first_line(error)
+    line = first_line(error)
     if isinstance(error, VitpressError):
         return JobError(error.code, line)
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in line:
         return JobError("worker_oom", f"the job needs more memory than the worker has: {line}")
     return JobError("internal", f"{type(error).__name__}: {line}")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 if __name__ == "__main__":

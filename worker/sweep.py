@@ -1,4 +1,5 @@
-"""The sweeper: ends the attempts of workers that were lost, and rings for jobs that nobody was woken for.
+"""The sweeper: ends the attempts of workers that were lost, rings for jobs that nobody was woken for, and deletes the
+checkpoints of jobs that have ended.
 
 Every worker runs one, in a thread; any number may sweep at once (``store.jobs`` sees to that). It is the only cure for
 a lost doorbell, and for a worker that died between claim and outcome.
@@ -13,9 +14,11 @@ import structlog
 from sqlalchemy import Engine
 
 from store import jobs, queue, workers
+from store.blobs import Blobs
 from store.session import transaction
 from store.settings import Settings
 from store.tables import Queue
+from worker import checkpoints
 
 log = structlog.get_logger(__name__)
 
@@ -47,7 +50,12 @@ def sweep(database: Engine, settings: Settings) -> None:
     with transaction(database) as session:
         lost = jobs.sweep_expired(session)
         bells = jobs.unrung(session, timedelta(seconds=settings.rering_seconds))
+        ended = jobs.with_useless_checkpoint(session)
     for job_id in lost:
         log.warning("lease lapsed", job_id=job_id)
     for bell in bells:
         queue.ring(settings, bell.job_id, bell.queue)
+    for job_id in ended:
+        Blobs.open(settings).delete_prefix(checkpoints.prefix(job_id))
+        with transaction(database) as session:
+            jobs.forget_checkpoint(session, job_id)

@@ -8,6 +8,7 @@ Every command takes ``--url`` (or ``$VITPRESS_URL``) and ``--json``, with which 
 from __future__ import annotations
 
 import json
+import re
 import sys
 from contextlib import ExitStack
 from importlib.metadata import entry_points, version
@@ -23,7 +24,8 @@ from rich.table import Table
 
 from vitpress import tables
 from vitpress.client import DEFAULT_URL, Client
-from vitpress.errors import ApiError, IntegrityError, ServerUnreachableError, VitpressClientError
+from vitpress.errors import ApiError, IntegrityError, RatioError, ServerUnreachableError, VitpressClientError
+from vitpress.report import Report, SweepReport
 from vitpress.values import Artifact, Job, JobState
 from vitpress.watching import watch as show_events
 
@@ -41,8 +43,31 @@ Url = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id.")]
-Method = Annotated[str, typer.Option(help="fisher, or the data-free baseline svd-magnitude.")]
-Ratio = Annotated[float, typer.Option(help="Fraction of all parameters to remove.")]
+Method = Annotated[
+    str,
+    typer.Option(
+        help="fisher, or one of the literature's: vtp, hybrid, losparse, activation-svd, svd, magnitude, svd-magnitude."
+    ),
+]
+Ratio = Annotated[float | None, typer.Option(help="Fraction of all parameters to remove.")]
+TargetMacs = Annotated[float | None, typer.Option(help="Or: fraction of the MACs to remove.")]
+Model = Annotated[str, typer.Argument(help="A name from `vitpress models`.")]
+Dataset = Annotated[str, typer.Argument(help="A name from `vitpress datasets`.")]
+CalibrationImages = Annotated[int | None, typer.Option(help="Images to calibrate on.")]
+Seed = Annotated[int | None, typer.Option(help="Of the choice of images and of the sampled labels.")]
+Finetune = Annotated[
+    str | None, typer.Option(metavar="AMOUNT", help="Distil from the original for 20epochs, 500steps or 600s.")
+]
+Export = Annotated[
+    list[str] | None,
+    typer.Option(metavar="FORMAT", help="Also as onnx, onnx-int8 or torch-export. May be repeated."),
+]
+Name = Annotated[str | None, typer.Option(help="What you call it.")]
+Label = Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="May be repeated.")]
+Timeout = Annotated[int | None, typer.Option(help="Seconds of running time, queueing not counted.")]
+Watch = Annotated[bool, typer.Option(help="Stay and show the progress.")]
+Download = Annotated[Path | None, typer.Option(metavar="DIR", help="Watch, then download the result.")]
+OfSweep = Annotated[float | None, typer.Option(help="Which of a sweep's models.")]
 RankBudget = Annotated[float | None, typer.Option(help="Largest fraction of the attention that low rank may remove.")]
 PruneBudget = Annotated[
     float | None, typer.Option(help="Largest fraction of the feed-forward part that pruning may remove.")
@@ -69,38 +94,104 @@ def root(
 
 @app.command()
 def submit(
-    model: Annotated[str, typer.Argument(help="A name from `vitpress models`.")],
-    dataset: Annotated[str, typer.Argument(help="A name from `vitpress datasets`.")],
-    ratio: Ratio,
+    model: Model,
+    dataset: Dataset,
+    ratio: Ratio = None,
+    target_macs: TargetMacs = None,
+    target_latency: Annotated[
+        float | None, typer.Option(help="Or: fraction of the latency to remove, as the worker measures it.")
+    ] = None,
+    latency_batch: Annotated[int | None, typer.Option(help="Images in the batch whose latency that is.")] = None,
+    max_error_increase: Annotated[
+        float | None, typer.Option(help="Or: the smallest model whose error grows by no more than this fraction.")
+    ] = None,
     method: Method = "fisher",
     rank_budget: RankBudget = None,
     prune_budget: PruneBudget = None,
-    calibration_images: Annotated[int | None, typer.Option(help="Images to calibrate on.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of the choice of images and of the sampled labels.")] = None,
-    name: Annotated[str | None, typer.Option(help="What you call it.")] = None,
-    label: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="May be repeated.")] = None,
-    timeout: Annotated[int | None, typer.Option(help="Seconds of running time, queueing not counted.")] = None,
-    watch: Annotated[bool, typer.Option(help="Stay and show the progress.")] = False,
-    download: Annotated[Path | None, typer.Option(metavar="DIR", help="Watch, then download the result.")] = None,
+    calibration_images: CalibrationImages = None,
+    seed: Seed = None,
+    finetune: Finetune = None,
+    export: Export = None,
+    name: Name = None,
+    label: Label = None,
+    timeout: Timeout = None,
+    watch: Watch = False,
+    download: Download = None,
     url: Url = None,
     as_json: Json = False,
 ) -> None:
-    """Submit a compression."""
+    """Submit a compression, for one goal: a ratio, MACs, latency, or an error that it may cost."""
+    goals = {
+        "target_ratio": ratio,
+        "target_macs": target_macs,
+        "target_latency": target_latency,
+        "max_error_increase": max_error_increase,
+    }
+    if sum(value is not None for value in goals.values()) != 1:
+        hint = " / ".join(f"--{name.replace('_', '-')}" for name in goals).replace("--target-ratio", "--ratio")
+        raise typer.BadParameter("expected exactly one of these", param_hint=hint)
+    recipe = goals | {
+        "method": method,
+        "latency_batch": latency_batch,
+        "rank_budget": rank_budget,
+        "prune_budget": prune_budget,
+        "calibration_images": calibration_images,
+        "seed": seed,
+        "finetune": _amount(finetune) if finetune is not None else None,
+        "exports": export,
+    }
+    _submit(url, model, dataset, recipe, name, label, timeout, watch, download, as_json)
+
+
+@app.command()
+def sweep(
+    model: Model,
+    dataset: Dataset,
+    ratios: Annotated[str, typer.Option(metavar="A,B,…", help="Fractions of all parameters to remove: 0.3,0.5,0.75.")],
+    method: Method = "fisher",
+    rank_budget: RankBudget = None,
+    prune_budget: PruneBudget = None,
+    calibration_images: CalibrationImages = None,
+    seed: Seed = None,
+    finetune: Finetune = None,
+    export: Export = None,
+    name: Name = None,
+    label: Label = None,
+    timeout: Timeout = None,
+    watch: Watch = False,
+    download: Download = None,
+    url: Url = None,
+    as_json: Json = False,
+) -> None:
+    """Submit one job for several ratios: calibrated once, and compared in a table."""
+    recipe = {
+        "target_ratios": _ratios(ratios),
+        "method": method,
+        "rank_budget": rank_budget,
+        "prune_budget": prune_budget,
+        "calibration_images": calibration_images,
+        "seed": seed,
+        "finetune": _amount(finetune) if finetune is not None else None,
+        "exports": export,
+    }
+    _submit(url, model, dataset, recipe, name, label, timeout, watch, download, as_json)
+
+
+def _submit(
+    url: str | None,
+    model: str,
+    dataset: str,
+    recipe: dict[str, Any],
+    name: str | None,
+    label: list[str] | None,
+    timeout: int | None,
+    watch: bool,
+    download: Path | None,
+    as_json: bool,
+) -> None:
     labels = dict(_pair(each) for each in label or [])
     with Client(url) as client:
-        job = client.compress(
-            model,
-            dataset=dataset,
-            target_ratio=ratio,
-            method=method,
-            rank_budget=rank_budget,
-            prune_budget=prune_budget,
-            calibration_images=calibration_images,
-            seed=seed,
-            name=name,
-            labels=labels,
-            timeout_seconds=timeout,
-        ).job
+        job = client.compress(model, dataset=dataset, name=name, labels=labels, timeout_seconds=timeout, **recipe).job
         staying = watch or download is not None
         if as_json:
             _print_json(job)
@@ -109,7 +200,7 @@ def submit(
         if staying:
             _watch(client, job.id, as_json)
         if download is not None:
-            _download(client, job.id, download, as_json)
+            _download(client, job.id, download, as_json, exports=True)
 
 
 @app.command()
@@ -137,17 +228,23 @@ def list_(
 
 
 @app.command()
-def show(job: JobId, url: Url = None, as_json: Json = False) -> None:
-    """Show a job, with its report once it succeeded."""
+def show(job: JobId, ratio: OfSweep = None, url: Url = None, as_json: Json = False) -> None:
+    """Show a job, with its report once it succeeded: a sweep's table, or one of its models."""
     with Client(url) as client:
         found = client.get(job)
-        report = client.report(job) if found.state is JobState.SUCCEEDED else None
+        report = _report(client, found, ratio) if found.state is JobState.SUCCEEDED else None
     if as_json:
         _print_json(found.model_copy(update={"report": report}))
         return
     _show(tables.job_table(found))
-    if report is not None:
+    if isinstance(report, SweepReport):
+        _show(tables.sweep_table(report))
+    elif report is not None:
         _show(tables.report_table(report))
+        if report.self_check:
+            _show(tables.self_check_table(report.self_check))
+        if report.exports:
+            _show(tables.exports_table(report.exports))
 
 
 @app.command()
@@ -165,12 +262,14 @@ def cancel(job: JobId, url: Url = None, as_json: Json = False) -> None:
 def download(
     job: JobId,
     directory: Annotated[Path | None, typer.Option("--output", "-o", help="Where to; ./ID if not given.")] = None,
+    exports: Annotated[bool, typer.Option(help="With the files for other runtimes, or without.")] = True,
+    ratio: OfSweep = None,
     url: Url = None,
     as_json: Json = False,
 ) -> None:
     """Download a job's artifacts, going on where an earlier call was interrupted."""
     with Client(url) as client:
-        _download(client, job, directory or Path(job), as_json)
+        _download(client, job, directory or Path(job), as_json, exports=exports, ratio=ratio)
 
 
 @app.command()
@@ -202,8 +301,9 @@ def datasets(url: Url = None, as_json: Json = False) -> None:
 
 @app.command()
 def plan(
-    model: Annotated[str, typer.Argument(help="A name from `vitpress models`.")],
-    ratio: Ratio,
+    model: Model,
+    ratio: Ratio = None,
+    target_macs: TargetMacs = None,
     method: Method = "fisher",
     rank_budget: RankBudget = None,
     prune_budget: PruneBudget = None,
@@ -213,7 +313,12 @@ def plan(
     """Dry run: what a recipe would make of each layer, from the shapes alone."""
     with Client(url) as client:
         found = client.dry_run(
-            model, target_ratio=ratio, method=method, rank_budget=rank_budget, prune_budget=prune_budget
+            model,
+            target_ratio=ratio,
+            target_macs=target_macs,
+            method=method,
+            rank_budget=rank_budget,
+            prune_budget=prune_budget,
         )
     if as_json:
         _print_json(found)
@@ -258,11 +363,20 @@ def _watch(client: Client, job_id: str, as_json: bool) -> None:
 
 def _outcome(client: Client, job: Job) -> str:
     if job.state is JobState.SUCCEEDED:
-        return tables.outcome(client.report(job.id))
+        report = _report(client, job)
+        return tables.sweep_outcome(report) if isinstance(report, SweepReport) else tables.outcome(report)
     return f"{job.error.message} ({job.error.code})" if job.error else "on request"
 
 
-def _download(client: Client, job_id: str, directory: Path, as_json: bool) -> None:
+def _report(client: Client, job: Job, ratio: float | None = None) -> Report | SweepReport:
+    if ratio is None and job.recipe.get("target_ratios"):
+        return client.sweep_report(job.id)
+    return client.report(job.id, ratio=ratio)
+
+
+def _download(
+    client: Client, job_id: str, directory: Path, as_json: bool, *, exports: bool, ratio: float | None = None
+) -> None:
     bars: dict[str, TaskID] = {}
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with ExitStack() as stack:
@@ -274,7 +388,7 @@ def _download(client: Client, job_id: str, directory: Path, as_json: bool) -> No
             progress.update(bars[artifact.name], completed=count)
 
         try:
-            client.download(job_id, directory, show_bytes)
+            client.download(job_id, directory, show_bytes, exports=exports, ratio=ratio)
         except KeyboardInterrupt:
             _end(f"interrupted; go on with: vitpress download {job_id} -o {directory}", DETACHED)
         except OSError as error:
@@ -290,6 +404,22 @@ def _pair(text: str) -> tuple[str, str]:
     if not key or not equals:
         raise typer.BadParameter(f"expected KEY=VALUE, got {text!r}", param_hint="--label")
     return key, value
+
+
+def _ratios(text: str) -> list[float]:
+    try:
+        return [float(each) for each in text.split(",")]
+    except ValueError as error:
+        raise typer.BadParameter(f"expected 0.3,0.5,0.75, got {text!r}", param_hint="--ratios") from error
+
+
+def _amount(text: str) -> dict[str, int | float]:
+    """A member of the recipe's ``finetune``."""
+    match = re.fullmatch(r"(\d+) ?(epoch|step)s?|(\d+(?:\.\d+)?) ?s(?:econds?)?", text)
+    if match is None:
+        raise typer.BadParameter(f"expected 20epochs, 500steps or 600s, got {text!r}", param_hint="--finetune")
+    count, unit, seconds = match.groups()
+    return {"seconds": float(seconds)} if seconds else {f"{unit}s": int(count)}
 
 
 def _show(table: Table | str) -> None:
@@ -318,6 +448,8 @@ def _fail(error: VitpressClientError) -> NoReturn:
             _end(str(error), UNREACHABLE)
         case IntegrityError():
             _end(str(error), CORRUPT)
+        case RatioError():
+            _end(str(error), REFUSED)
         case ApiError() if error.errors:
             _end("\n  ".join([error.problem.title, *map(str, error.errors)]), REFUSED)
         case ApiError():

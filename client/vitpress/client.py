@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -20,9 +20,15 @@ from pydantic import BaseModel, ValidationError
 
 from vitpress import download
 from vitpress.artifact import load
-from vitpress.errors import JobFailedError, UnexpectedAnswerError, VitpressClientError, WaitTimeoutError
+from vitpress.errors import (
+    JobFailedError,
+    RatioError,
+    UnexpectedAnswerError,
+    VitpressClientError,
+    WaitTimeoutError,
+)
 from vitpress.plan import Plan
-from vitpress.report import Report
+from vitpress.report import Report, SweepReport
 from vitpress.transport import Attempts, Retries, Transport
 from vitpress.values import Artifact, DatasetInfo, Job, JobEvent, JobState, ModelInfo
 
@@ -30,6 +36,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 DEFAULT_URL = "http://127.0.0.1:8000"
+EXPORT_SUFFIXES = (".onnx", ".pt2")
+FOLDER = "ratio-"  # of one model of a sweep, with its ratio behind
 SILENCE = 45.0  # seconds: three of the server's keep-alive comments, which come every 15 s
 SOONEST_POLL, LATEST_POLL = 0.2, 5.0  # seconds
 
@@ -65,7 +73,7 @@ class Client:
         model: str,
         *,
         dataset: str,
-        target_ratio: float,
+        target_ratio: float | None = None,
         method: str = "fisher",
         name: str | None = None,
         labels: Mapping[str, str] | None = None,
@@ -74,9 +82,13 @@ class Client:
     ) -> JobHandle:
         """Submit a compression. ``target_ratio``: the fraction of all parameters to remove, in (0, 1).
 
-        ``options`` are the further members of the recipe: ``rank_budget``, ``prune_budget``, ``calibration_images``,
-        ``seed`` and those of the method; None leaves one to the server's default. ``timeout_seconds`` counts running
-        time. Raises ``InvalidRequestError`` for an unknown model, dataset or option, or an unreachable target.
+        In its place, ``options`` may have another goal: ``target_macs`` or ``target_latency`` (with ``latency_batch``),
+        fractions to remove as well; ``max_error_increase``, relative, for the smallest model within; ``target_ratios``,
+        for which see ``sweep``. The other members of the recipe are ``rank_budget``, ``prune_budget``,
+        ``calibration_images``, ``seed``, ``finetune`` (``{}``, or ``{"epochs": 20}`` and the like), ``exports``
+        (``["onnx"]`` and the like) and those of the method; None leaves one to the server's default.
+        ``timeout_seconds`` counts running time. Raises ``InvalidRequestError`` for an unknown model, dataset or option,
+        or an unreachable target.
         """
         body = {
             "model": model,
@@ -89,8 +101,18 @@ class Client:
         given = {key: value for key, value in body.items() if value is not None}
         return JobHandle(self, _read(Job, self._http.post("/v1/jobs", given)))
 
-    def dry_run(self, model: str, *, target_ratio: float, method: str = "fisher", **options: Any) -> Plan:
-        """The plan that a recipe would give, from the model's shapes alone: no data, no GPU, no job."""
+    def sweep(self, model: str, *, dataset: str, target_ratios: Sequence[float], **options: Any) -> JobHandle:
+        """Submit one job for several ratios, 2 to 16 of them; ``options`` as those of ``compress``.
+
+        ``sweep_report`` compares its models; ``report``, ``plan``, ``download`` and ``load`` take the ``ratio`` of one.
+        """
+        return self.compress(model, dataset=dataset, target_ratios=list(target_ratios), **options)
+
+    def dry_run(self, model: str, *, target_ratio: float | None = None, method: str = "fisher", **options: Any) -> Plan:
+        """The plan that a recipe would give, from the model's shapes alone: no data, no GPU, no job.
+
+        Of a ``target_ratio`` or a ``target_macs``; raises ``InvalidRequestError`` for a goal that takes measuring.
+        """
         body = {"model": model, "recipe": _recipe(method, target_ratio, options)}
         return _read(Plan, _member(self._http.post("/v1/plans", body, repeatable=True), "plan"))
 
@@ -159,30 +181,62 @@ class Client:
             pause = min(max(waited / 10, SOONEST_POLL), LATEST_POLL)  # at most a tenth later than it could have known
             time.sleep(pause if timeout is None else min(pause, timeout - waited))
 
-    def report(self, job_id: str) -> Report:
-        """Before against after. Raises ``ConflictError`` unless the job succeeded."""
-        return _read(Report, self._http.get(f"{_job(job_id)}/report"))
+    def report(self, job_id: str, *, ratio: float | None = None) -> Report:
+        """Before against after. ``ratio``: which of a sweep's models.
 
-    def plan(self, job_id: str) -> Plan:
-        """What became of each layer. Raises ``ConflictError`` while the job has none."""
-        return _read(Plan, self._http.get(f"{_job(job_id)}/plan"))
+        Raises ``ConflictError`` unless the job succeeded, ``RatioError`` for a sweep and no ratio.
+        """
+        answer = self._http.get(f"{_job(job_id)}/report", _ratio(ratio))
+        if "table" in answer:
+            raise RatioError(_which([row["ratio"] for row in answer["table"]]))
+        return _read(Report, answer)
+
+    def sweep_report(self, job_id: str) -> SweepReport:
+        """The models of a sweep, compared. Raises ``ConflictError`` unless the job succeeded."""
+        return _read(SweepReport, self._http.get(f"{_job(job_id)}/report"))
+
+    def plan(self, job_id: str, *, ratio: float | None = None) -> Plan:
+        """What became of each layer. ``ratio``: in which of a sweep's models, which has to be said.
+
+        Raises ``ConflictError`` while the job has none.
+        """
+        return _read(Plan, self._http.get(f"{_job(job_id)}/plan", _ratio(ratio)))
 
     def artifacts(self, job_id: str) -> tuple[Artifact, ...]:
         items = _member(self._http.get(f"{_job(job_id)}/artifacts"), "items")
         return tuple(_read(Artifact, item) for item in items)
 
     def download(
-        self, job_id: str, directory: str | Path, on_bytes: download.OnBytes = lambda artifact, count: None
+        self,
+        job_id: str,
+        directory: str | Path,
+        on_bytes: download.OnBytes = lambda artifact, count: None,
+        *,
+        exports: bool = True,
+        ratio: float | None = None,
     ) -> Path:
         """Put the job's artifacts into ``directory`` and return it; ``vitpress.load`` opens it.
 
+        Those of a sweep come in a folder for each model; with ``ratio``, those of one model alone, and in no folder.
+        Without ``exports``, the files for other runtimes are left out; ``vitpress.load`` needs none of them.
         What an interrupted call left is continued, what is there already is kept, and every file is compared with the
-        listed sha256. Raises ``ConflictError`` unless the job succeeded, ``IntegrityError`` for wrong bytes.
+        listed sha256. Raises ``ConflictError`` unless the job succeeded, ``IntegrityError`` for wrong bytes,
+        ``RatioError`` for a ratio that the job has no model for.
         """
         directory = Path(directory)
-        for artifact in self.artifacts(job_id):
-            path = f"{_job(job_id)}/artifacts/{quote(artifact.name, safe='')}"
-            download.fetch(self._http, path, artifact, directory, on_bytes)
+        artifacts = self.artifacts(job_id)
+        folder = "" if ratio is None else f"{FOLDER}{float(ratio)}/"
+        if ratio is not None and not any(artifact.name.startswith(folder) for artifact in artifacts):
+            folders = {artifact.name.partition("/")[0] for artifact in artifacts if "/" in artifact.name}
+            raise RatioError(
+                f"there is no model for the ratio {ratio:g}: "
+                + _which([float(name.removeprefix(FOLDER)) for name in folders if name.startswith(FOLDER)])
+            )
+        for artifact in artifacts:
+            if not artifact.name.startswith(folder) or (not exports and artifact.name.endswith(EXPORT_SUFFIXES)):
+                continue
+            path = f"{_job(job_id)}/artifacts/{quote(artifact.name)}"
+            download.fetch(self._http, path, artifact, directory, on_bytes, folder)
         return directory
 
     def models(self, search: str | None = None, *, page: int = 50) -> Iterator[ModelInfo]:
@@ -237,30 +291,47 @@ class JobHandle:
         self.job = self.client.cancel(self.id)
         return self.job
 
-    def report(self) -> Report:
-        return self.client.report(self.id)
+    def report(self, *, ratio: float | None = None) -> Report:
+        return self.client.report(self.id, ratio=ratio)
 
-    def plan(self) -> Plan:
-        return self.client.plan(self.id)
+    def sweep_report(self) -> SweepReport:
+        return self.client.sweep_report(self.id)
+
+    def plan(self, *, ratio: float | None = None) -> Plan:
+        return self.client.plan(self.id, ratio=ratio)
 
     def artifacts(self) -> tuple[Artifact, ...]:
         return self.client.artifacts(self.id)
 
-    def download(self, directory: str | Path) -> Path:
+    def download(self, directory: str | Path, *, exports: bool = True, ratio: float | None = None) -> Path:
         """See ``Client.download``."""
-        return self.client.download(self.id, directory)
+        return self.client.download(self.id, directory, exports=exports, ratio=ratio)
 
-    def load(self, directory: str | Path | None = None) -> nn.Module:
+    def load(self, directory: str | Path | None = None, *, ratio: float | None = None) -> nn.Module:
         """The compressed model, on the CPU, in evaluation mode; needs ``vitpress[torch]``.
 
-        Its files are kept in ``directory``, by default ``~/.cache/vitpress/<job id>`` (or under ``$XDG_CACHE_HOME``).
+        ``ratio``: which of a sweep's models. Its files are kept in ``directory``, by default in
+        ``~/.cache/vitpress/<job id>`` (or under ``$XDG_CACHE_HOME``). Raises ``RatioError`` for a sweep and no ratio.
         """
-        return load(self.download(directory or _cache() / self.id))
+        if ratio is None and (ratios := self.job.recipe.get("target_ratios")):
+            raise RatioError(_which(ratios))
+        kept = directory or _cache() / self.id / ("" if ratio is None else f"{FOLDER}{float(ratio)}")
+        return load(self.download(kept, exports=False, ratio=ratio))
 
 
-def _recipe(method: str, target_ratio: float, options: Mapping[str, Any]) -> dict[str, Any]:
-    given = {key: value for key, value in options.items() if value is not None}
-    return {"method": method, "target_ratio": target_ratio, **given}
+def _recipe(method: str, target_ratio: float | None, options: Mapping[str, Any]) -> dict[str, Any]:
+    given = {"target_ratio": target_ratio, **options}
+    return {"method": method} | {key: value for key, value in given.items() if value is not None}
+
+
+def _ratio(ratio: float | None) -> dict[str, float] | None:
+    return None if ratio is None else {"ratio": ratio}
+
+
+def _which(ratios: Sequence[float]) -> str:
+    if not ratios:
+        return "the job has one model, and needs no ratio"
+    return f"the job has a model for each of {', '.join(map(str, sorted(ratios)))}"
 
 
 def _job(job_id: str) -> str:

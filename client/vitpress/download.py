@@ -21,17 +21,19 @@ OnBytes = Callable[[Artifact, int], None]
 """Hears of an artifact and of how many of its bytes are here, those of earlier calls included."""
 
 
-def fetch(http: Transport, path: str, artifact: Artifact, directory: Path, on_bytes: OnBytes) -> Path:
+def fetch(http: Transport, path: str, artifact: Artifact, directory: Path, on_bytes: OnBytes, folder: str = "") -> Path:
     """Put ``artifact``, served at ``path``, into ``directory``; returns the file.
+
+    Its name may have folders, which are made; ``folder``, where the name begins with it, is not among them.
 
     A file that is there with the right hash is kept. Raises ``IntegrityError`` if what came is not what was listed.
     """
-    target = directory / _safe_name(artifact.name)
-    directory.mkdir(parents=True, exist_ok=True)
+    target = directory / _safe_name(artifact.name).removeprefix(folder)
+    target.parent.mkdir(parents=True, exist_ok=True)
     if target.is_file() and target.stat().st_size == artifact.size and _sha256(target) == artifact.sha256:
         on_bytes(artifact, artifact.size)
         return target
-    part = directory / f".{artifact.name}.{artifact.sha256[:12]}.part"
+    part = target.with_name(f".{target.name}.{artifact.sha256[:12]}.part")
     attempts = Attempts(http.retries.stream_attempts, http.retries)
     while _size(part) != artifact.size or not part.exists():
         before = _size(part)
@@ -83,7 +85,7 @@ def _check_tag(response: httpx.Response, artifact: Artifact, part: Path) -> None
 
 
 def _safe_name(name: str) -> str:
-    if name in {"", ".", ".."} or "/" in name or "\\" in name:
+    if any(part in {"", ".", ".."} for part in name.split("/")) or "\\" in name:
         raise UnexpectedAnswerError(f"the server lists an artifact named {name!r}, which is no plain file name")
     return name
 

@@ -30,6 +30,10 @@ class IntegrityError(VitpressClientError):
     """Downloaded bytes are not those that the server's listing names; the partial file was removed."""
 
 
+class RatioError(VitpressClientError):
+    """A sweep has several models, and none was chosen; or the job has none for that ratio."""
+
+
 class WaitTimeoutError(VitpressClientError):
     """The job was not finished in the time given to ``wait``; it goes on. ``job`` is its last known value."""
 

@@ -80,7 +80,7 @@ class Transport:
     def close(self) -> None:
         self._http.close()
 
-    def get(self, path: str, params: Mapping[str, str | int] | None = None) -> Any:
+    def get(self, path: str, params: Mapping[str, str | int | float] | None = None) -> Any:
         return self._json("GET", path, params=params, repeatable=True)
 
     def post(self, path: str, body: Mapping[str, Any] | None = None, *, repeatable: bool = False) -> Any:

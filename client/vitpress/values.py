@@ -36,15 +36,23 @@ class JobError(Value):
 
 
 class Constraint(Value):
-    """A ratio asked for and the one got: fractions of all parameters removed."""
+    """What was asked for, and what came of it.
 
+    ``kind`` is the recipe's goal: the numbers of ``target_ratio``, ``target_macs`` and ``target_latency`` are fractions
+    removed, those of ``max_error_increase`` relative increases in error; None: there was none to compare with.
+    """
+
+    kind: str = "target_ratio"
     requested: float
-    achieved: float
+    achieved: float | None
     met: bool
 
 
 class Job(Value):
-    """One job at the moment it was asked for. ``position`` counts the queue from 1 and is None once it runs."""
+    """One job at the moment it was asked for. ``position`` counts the queue from 1 and is None once it runs.
+
+    ``eta_seconds`` is to the end of the job, ``stage_eta_seconds`` to that of its stage; None where nobody can tell.
+    """
 
     id: str
     state: JobState
@@ -54,6 +62,8 @@ class Job(Value):
     created_at: datetime
     stage: str | None = None
     stage_fraction: float | None = None
+    stage_loss: float | None = None
+    stage_eta_seconds: float | None = None
     attempt: int = 0
     max_attempts: int = 1
     position: int | None = None
@@ -70,7 +80,8 @@ class Job(Value):
 class JobEvent(Value):
     """One entry of a job's log; ``message`` says why, where the state alone does not.
 
-    ``kind`` is ``state``, ``stage``, ``progress``, or ``snapshot``: what a stream opens with.
+    ``kind`` is ``state``, ``stage``, ``progress``, or ``snapshot``: what a stream opens with. ``fraction``, ``loss``
+    and ``eta_seconds`` are the stage's, the last two where it trains.
     """
 
     id: str
@@ -78,6 +89,8 @@ class JobEvent(Value):
     state: JobState
     stage: str | None = None
     fraction: float | None = None
+    loss: float | None = None
+    eta_seconds: float | None = None
     attempt: int = 0
     message: str | None = None
     at: datetime | None = None

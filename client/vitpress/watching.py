@@ -11,6 +11,8 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 
 from vitpress.values import JobEvent, JobState
 
+A_LINE_EVERY = 0.1  # of a stage that trains, where there is no bar to draw
+
 
 class Display(Protocol):
     def __enter__(self) -> Self: ...
@@ -34,6 +36,7 @@ class Bars:
             BarColumn(),
             TaskProgressColumn(),
             TimeElapsedColumn(),
+            TextColumn("{task.fields[said]}"),
             console=console,
         )
         self._tasks: dict[str, TaskID] = {}
@@ -59,18 +62,18 @@ class Bars:
             self._finish_all()
         elif event.stage is not None:
             bar = self._bar(event.stage, total=1.0)
-            self._progress.update(bar, completed=event.fraction or 0.0)
+            self._progress.update(bar, completed=event.fraction or 0.0, said=said(event))
 
     def _bar(self, name: str, total: float | None) -> TaskID:
         """The bar of that name; a new one means that all before it are done."""
         if name not in self._tasks:
             self._finish_all()
-            self._tasks[name] = self._progress.add_task(name, total=total)
+            self._tasks[name] = self._progress.add_task(name, total=total, said="")
         return self._tasks[name]
 
     def _finish_all(self) -> None:
         for bar in self._tasks.values():
-            self._progress.update(bar, total=1.0, completed=1.0)
+            self._progress.update(bar, total=1.0, completed=1.0, said="")
 
     def _start_over(self, attempt: int) -> None:
         for bar in self._tasks.values():
@@ -85,6 +88,7 @@ class Lines:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._last: tuple[int, str] | None = None
+        self._told = 0.0
 
     def __enter__(self) -> Self:
         return self
@@ -100,4 +104,24 @@ class Lines:
         if now != self._last:
             again = f" (attempt {event.attempt})" if event.attempt > 1 else ""
             self._console.print(f"{now[1]}{again}")
-            self._last = now
+            self._last, self._told = now, 0.0
+        fraction = event.fraction or 0.0
+        if running and said(event) and fraction >= self._told + A_LINE_EVERY:
+            self._console.print(f"{now[1]} {fraction:.0%}, {said(event)}")
+            self._told = fraction
+
+
+def said(event: JobEvent) -> str:
+    """The loss and the time left, of a stage that trains: "loss 0.123, 4 min left". Empty for the others."""
+    parts = [f"loss {event.loss:.3g}"] if event.loss is not None else []
+    if event.eta_seconds is not None:
+        parts.append(f"{_duration(event.eta_seconds)} left")
+    return ", ".join(parts)
+
+
+def _duration(seconds: float) -> str:
+    """As precise as an estimate is: "48 s", "12 min", "3 h 20 min"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

@@ -60,6 +60,22 @@ class TestStream:
         assert (first["data"]["state"], first["data"]["stage"]) == ("running", "calibrate")
         assert (first["data"]["fraction"], first["data"]["attempt"]) == (0.25, 1)
 
+    def test_tells_the_loss_and_the_time_left_of_a_stage_that_trains(self, server: str, worker: Worker) -> None:
+        job_id = worker.submit()
+        claim = worker.claim()
+        worker.progress(claim, Stage.FINETUNE, 0.25, loss=0.375, eta_seconds=61.0)
+
+        with watching(server, job_id) as events:
+            opened = next(events)["data"]
+            worker.progress(claim, Stage.FINETUNE, 0.5, loss=0.125, eta_seconds=41.0)
+            later = next(events)["data"]
+            worker.progress(claim, Stage.EVALUATE, 0.0)
+            last = next(events)["data"]
+
+        assert (opened["stage"], opened["loss"], opened["eta_seconds"]) == ("finetune", 0.375, 61.0)
+        assert (later["fraction"], later["loss"], later["eta_seconds"]) == (0.5, 0.125, 41.0)
+        assert (last["stage"], last["loss"], last["eta_seconds"]) == ("evaluate", None, None)
+
     def test_tells_what_happens_as_it_happens_and_ends_with_the_job(self, server: str, worker: Worker) -> None:
         job_id = worker.submit()
 

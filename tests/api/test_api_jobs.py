@@ -13,6 +13,7 @@ from httpx2 import Response
 
 from api.app import create_app
 from core.progress import Stage
+from core.recipe import FINETUNE_EPOCHS
 from core.report import Report
 from examples import PLAN, RECIPE, REPORT
 from hands import DATASET, MODEL, Worker
@@ -22,6 +23,7 @@ from vitpress.plan import Plan
 
 Submission = Callable[..., dict[str, Any]]
 NOWHERE = f"/v1/jobs/{uuid4()}"
+HALF: dict[str, Any] = {"target_ratio": 0.5}
 
 
 def post(client: TestClient, body: dict[str, Any] | str) -> Response:
@@ -42,6 +44,15 @@ class TestSubmission:
         assert (job["state"], job["position"], job["attempt"]) == ("queued", 1, 0)
         assert (job["name"], job["labels"], job["timeout_seconds"]) == ("half", {"team": "vision"}, 613)
         assert (job["model"], job["dataset"]) == (MODEL, DATASET)
+
+    def test_resolves_how_long_to_fine_tune(self, client: TestClient, submission: Submission) -> None:
+        def finetune(given: Any) -> Any:
+            recipe = {"target_ratio": 0.5, "finetune": given}
+            return client.post("/v1/jobs", json=submission(recipe=recipe)).json()["recipe"]["finetune"]
+
+        assert finetune(None) is None
+        assert finetune({})["epochs"] == FINETUNE_EPOCHS
+        assert (finetune({"seconds": 600})["epochs"], finetune({"seconds": 600})["seconds"]) == (None, 600)
 
     def test_stores_the_recipe_with_method_version_and_every_default(
         self, client: TestClient, submission: Submission, settings: Settings
@@ -91,12 +102,28 @@ class TestValidation:
             ({"recipe": {"target_ratio": 1.5}}, "/recipe/target_ratio", "less_than"),
             ({"recipe": {"target_ratio": 0}}, "/recipe/target_ratio", "greater_than"),
             ({"recipe": {"target_ratio": "half"}}, "/recipe/target_ratio", "float_parsing"),
-            ({"recipe": {}}, "/recipe/target_ratio", "missing"),
+            ({"recipe": {}}, "/recipe", "value_error"),
+            ({"recipe": {"target_ratio": 0.5, "target_macs": 0.5}}, "/recipe", "value_error"),
+            ({"recipe": {"target_ratio": 0.5, "latency_batch": 8}}, "/recipe", "value_error"),
+            ({"recipe": {"method": "svd-magnitude", "target_latency": 0.5}}, "/recipe", "value_error"),
+            ({"recipe": {"target_ratios": [0.5]}}, "/recipe/target_ratios", "too_short"),
+            ({"recipe": {"target_ratios": [0.5, 0.5]}}, "/recipe/target_ratios", "value_error"),
+            ({"recipe": {"target_ratios": [0.3, 0.5, 1.5]}}, "/recipe/target_ratios/2", "less_than"),
             ({"recipe": None}, "/recipe", "model_attributes_type"),
             ({"recipe": {"method": "zip", "target_ratio": 0.5}}, "/recipe/method", "union_tag_invalid"),
             ({"recipe": {"method": None, "target_ratio": 0.5}}, "/recipe/method", "union_tag_invalid"),
             ({"recipe": {"method": [], "target_ratio": 0.5}}, "/recipe/method", "union_tag_invalid"),
             ({"recipe": {"target_ratio": 0.5, "fisher": 1}}, "/recipe/fisher", "extra_forbidden"),
+            (
+                {"recipe": {"target_ratio": 0.5, "finetune": {"epochs": 0}}},
+                "/recipe/finetune/epochs",
+                "greater_than_equal",
+            ),
+            (
+                {"recipe": {"target_ratio": 0.5, "finetune": {"epochs": 1, "steps": 1}}},
+                "/recipe/finetune",
+                "value_error",
+            ),
             ({"recipe": {"target_ratio": 0.5, "version": 2}}, "/recipe/version", "literal_error"),
             ({"recipe": {"target_ratio": 0.5, "rank_budget": -1}}, "/recipe/rank_budget", "greater_than_equal"),
             ({"recipe": {"target_ratio": 0.5, "seed": 10**400}}, "/recipe/seed", "less_than"),
@@ -178,13 +205,28 @@ class TestShowing:
         assert (job["attempt"], job["position"]) == (1, None)
         assert job["started_at"].endswith("Z")
 
+    def test_says_the_loss_and_the_time_left_of_a_stage_that_trains(self, client: TestClient, worker: Worker) -> None:
+        job_id = worker.submit()
+        claim = worker.claim()
+        worker.progress(claim, Stage.FINETUNE, 0.25, loss=0.375, eta_seconds=61.0)
+
+        training = client.get(f"/v1/jobs/{job_id}").json()
+        worker.progress(claim, Stage.EVALUATE, 0.0)
+        evaluating = client.get(f"/v1/jobs/{job_id}").json()
+
+        assert (training["stage_loss"], training["stage_eta_seconds"]) == (0.375, 61.0)
+        assert (evaluating["stage_loss"], evaluating["stage_eta_seconds"]) == (None, None)
+
     def test_says_what_a_success_achieved(self, client: TestClient, worker: Worker) -> None:
         job_id = worker.submit()
         worker.finish(worker.claim())
 
         job = client.get(f"/v1/jobs/{job_id}").json()
 
-        assert (job["state"], job["constraint"]) == ("succeeded", {"requested": 0.5, "achieved": 0.503, "met": True})
+        assert (job["state"], job["constraint"]) == (
+            "succeeded",
+            {"kind": "target_ratio", "requested": 0.5, "achieved": 0.503, "met": True},
+        )
         assert job["finished_at"] >= job["started_at"] >= job["created_at"]
 
     def test_says_why_a_job_failed(self, client: TestClient, worker: Worker) -> None:

@@ -21,9 +21,11 @@ class TestListing:
         assert names == catalog.names()
 
     def test_begins_with_the_samples(self, client: TestClient) -> None:
-        [first] = client.get("/v1/models?limit=1").json()["items"]
+        first = client.get("/v1/models?limit=4").json()["items"]
 
-        assert first == {
+        assert [model["name"].partition(":")[0] for model in first[:3]] == ["sample"] * 3
+        assert not first[3]["name"].startswith("sample:")
+        assert first[2] == {
             "name": "sample:vit_fmnist",
             "architecture": catalog.get("sample:vit_fmnist").architecture,
             "parameters": 1_199_626,
@@ -54,7 +56,8 @@ class TestShowing:
     def test_has_the_shapes_of_the_layers(self, client: TestClient) -> None:
         model = client.get("/v1/models/vit_small_patch16_224.augreg_in1k").json()
 
-        assert model["shape"]["layers"][0]["path"] == "blocks.0.attn.qkv"
+        assert model["shape"]["layers"][0]["path"] == "blocks.0.attn"
+        assert model["shape"]["layers"][0]["heads"] == 6
         assert model["parameters"] == model["shape"]["parameters"]
 
     def test_takes_a_name_with_a_colon(self, client: TestClient) -> None:

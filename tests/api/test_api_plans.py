@@ -3,9 +3,20 @@
 import pytest
 from fastapi.testclient import TestClient
 
+from core import catalog
 from vitpress.plan import Plan
 
 VIT_S = "vit_small_patch16_224.augreg_in1k"
+
+
+@pytest.fixture
+def shapeless(monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a model in the catalogue that has no layer which can be compressed."""
+    data = catalog._data()
+    totals = {"parameters": 1009, "macs": 2003, "left_dense": {"blocks.0.attn": "no adapter knows a OtherAttention"}}
+    monkeypatch.setitem(data["shapes"], "none", {"totals": totals, "groups": []})
+    monkeypatch.setitem(data["models"], "vit_none", data["models"][VIT_S] | {"shape": "none"})
+    return "vit_none"
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)  # no row is touched
@@ -31,7 +42,7 @@ class TestPreview:
 
         layers = client.post("/v1/plans", json={"model": VIT_S, "recipe": recipe}).json()["plan"]["layers"]
 
-        assert {layer["kind"] for layer in layers} == {"dense", "width"}
+        assert {layer["kind"] for layer in layers} == {"dense", "feed_forward"}
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)  # no row is touched
@@ -50,6 +61,17 @@ class TestRefusal:
         assert 0 < fault["reachable"] < fault["requested"] == 0.6
         again = recipe | {"target_ratio": fault["reachable"] - 1e-3}
         assert client.post("/v1/plans", json={"model": VIT_S, "recipe": again}).status_code == 200
+
+    @pytest.mark.parametrize("path", ["/v1/plans", "/v1/jobs"])
+    def test_of_a_model_with_nothing_to_compress_points_at_it(
+        self, client: TestClient, shapeless: str, path: str
+    ) -> None:
+        body = {"model": shapeless, "recipe": {"target_ratio": 0.5}}
+
+        answer = client.post(path, json=body | ({"dataset": "local:shoes"} if path == "/v1/jobs" else {}))
+
+        [fault] = answer.json()["errors"]
+        assert (answer.status_code, fault["pointer"], fault["code"]) == (422, "/model", "nothing_to_compress")
 
     def test_of_an_unknown_model_names_near_ones(self, client: TestClient) -> None:
         answer = client.post("/v1/plans", json={"model": "vit_smal_patch16_224", "recipe": {"target_ratio": 0.5}})

@@ -16,7 +16,7 @@ ANYTHING = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.
 RECIPE = st.fixed_dictionaries(
     {"target_ratio": st.floats(0, 1) | SCALARS},
     optional={
-        "method": st.sampled_from(["fisher", "svd-magnitude"]) | ANYTHING,
+        "method": st.sampled_from(["fisher", "svd-magnitude", "vtp", "losparse"]) | ANYTHING,
         "rank_budget": st.floats(0, 1) | ANYTHING,
         "prune_budget": st.floats(0, 1) | ANYTHING,
         "calibration_images": ANYTHING,

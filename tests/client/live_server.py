@@ -10,7 +10,8 @@ from typing import Self
 from structlog.testing import capture_logs
 
 from api.app import create_app
-from core import allocate, catalog
+from core import catalog
+from core.dry_run import dry_run
 from core.recipe import FisherRecipe
 from core.report import (
     Accuracy,
@@ -24,6 +25,7 @@ from core.report import (
     Proportion,
     Report,
 )
+from examples import SWEEP_REPORT
 from hands import Worker
 from migrations.upgrade import upgrade
 from serving import serving
@@ -73,9 +75,20 @@ class LiveServer(Worker):
         contents = {file.name: file.read_bytes() for file in files}
         self.finish(claim, contents or {"plan.json": plan().model_dump_json().encode()}, plan(), report())
 
+    def succeed_in_sweep(self, claim: Claim) -> None:
+        """With two models, whose weights are their ratios in words."""
+        contents = {
+            "report.json": b"{}",
+            "ratio-0.3/model.safetensors": b"three tenths",
+            "ratio-0.3/plan.json": plan(0.3).model_dump_json().encode(),
+            "ratio-0.5/model.safetensors": b"a half",
+            "ratio-0.5/plan.json": plan().model_dump_json().encode(),
+        }
+        self.finish(claim, contents, [plan(0.3), plan()], SWEEP_REPORT)
 
-def plan() -> Plan:
-    return allocate.dry_run(catalog.get(MODEL).shape, RECIPE)
+
+def plan(ratio: float = 0.5) -> Plan:
+    return dry_run(catalog.get(MODEL).shape, RECIPE.model_copy(update={"target_ratio": ratio}))
 
 
 def report() -> Report:

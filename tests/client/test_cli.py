@@ -8,15 +8,20 @@ import tomllib
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from faulty_server import Script, json_answer
-from live_server import DATASET, MODEL, LiveServer, plan
+from live_server import DATASET, MODEL, LiveServer, plan, report
 from rich.console import Console
 
 from core.progress import Stage
+from core.recipe import Finetune
+from core.report import Export, FinetuneReport
 from vitpress import cli
 from vitpress.client import Client
+from vitpress.report import Report
+from vitpress.tables import outcome, report_table
 from vitpress.values import JobEvent, JobState
 from vitpress.watching import Bars
 
@@ -77,10 +82,11 @@ class TestSubmit:
 
     def test_sends_every_option(self, vitpress: Shell) -> None:
         options = "--ratio 0.3 --method svd-magnitude --rank-budget 0.9 --prune-budget 0.8 --calibration-images 64"
-        more = "--seed 7 --name third --label team=vision --label run=a=b --timeout 60"
-        ran = vitpress("submit", MODEL, DATASET, *options.split(), *more.split(), "--json")
+        more = "--seed 7 --finetune 500steps --name third --label team=vision --label run=a=b --timeout 60"
+        exports = ["--export", "onnx", "--export", "torch-export"]
+        ran = vitpress("submit", MODEL, DATASET, *options.split(), *more.split(), *exports, "--json")
         job = json.loads(ran.out)
-        assert job["recipe"] == {
+        assert {name: value for name, value in job["recipe"].items() if value is not None} == {
             "version": 1,
             "method": "svd-magnitude",
             "target_ratio": 0.3,
@@ -88,14 +94,30 @@ class TestSubmit:
             "prune_budget": 0.8,
             "calibration_images": 64,
             "seed": 7,
+            "finetune": Finetune(steps=500).model_dump(mode="json"),
+            "exports": ["onnx", "torch-export"],
         }
         assert (job["name"], job["labels"], job["timeout_seconds"]) == ("third", {"team": "vision", "run": "a=b"}, 60)
+
+    @pytest.mark.parametrize(
+        ("amount", "expected"),
+        [("20epochs", Finetune(epochs=20)), ("1 epoch", Finetune(epochs=1)), ("90.5s", Finetune(seconds=90.5))],
+    )
+    def test_takes_an_amount_of_fine_tuning(self, vitpress: Shell, amount: str, expected: Finetune) -> None:
+        ran = vitpress("submit", MODEL, DATASET, "--ratio", "0.5", "--finetune", amount, "--json")
+        assert json.loads(ran.out)["recipe"]["finetune"] == expected.model_dump(mode="json")
+
+    @pytest.mark.parametrize("amount", ["much", "20", "1.5epochs", "-3s"])
+    def test_of_another_amount_is_wrong_usage(self, vitpress: Shell, amount: str) -> None:
+        ran = vitpress("submit", MODEL, DATASET, "--ratio", "0.5", f"--finetune={amount}")
+        assert ran.code == 2
+        assert "600s" in ran.err
 
     def test_prints_wrong_fields_with_near_matches_and_exits_with_2(self, vitpress: Shell) -> None:
         ran = vitpress("submit", "sample:vit_fmnits", DATASET, "--ratio", "0.5")
         assert (ran.code, ran.out) == (2, "")
         expected = f"/model: unknown model 'sample:vit_fmnits'; near matches: {MODEL}"
-        assert ran.err == f"vitpress: Invalid request\n  {expected}\n"
+        assert ran.err.startswith(f"vitpress: Invalid request\n  {expected}")
 
     def test_of_a_malformed_label_is_wrong_usage(self, vitpress: Shell) -> None:
         ran = vitpress("submit", MODEL, DATASET, "--ratio", "0.5", "--label", "vision")
@@ -126,6 +148,29 @@ class TestWatch:
         last = ran.out.splitlines()[-1]
         assert last.startswith(f"job {job_id} succeeded: 49.7% of the parameters removed")
         assert "+2.5% relative increase in error" in last
+
+    def test_tells_the_loss_and_the_time_left_of_a_stage_that_trains(self, server: LiveServer) -> None:
+        with Client(server.url) as client:
+            job = client.compress(MODEL, dataset=DATASET, target_ratio=0.5)
+        command = [sys.executable, "-m", "vitpress", "watch", job.id, "--url", server.url]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "queued\n"
+            claim = server.claim()
+            server.progress(claim, Stage.FINETUNE, 0.0)
+            server.progress(claim, Stage.FINETUNE, 0.25, loss=0.375, eta_seconds=61.0)
+            server.progress(claim, Stage.FINETUNE, 0.26, loss=0.37, eta_seconds=60.0)
+            server.progress(claim, Stage.FINETUNE, 0.5, loss=0.1257, eta_seconds=12_000.0)
+            server.progress(claim, Stage.EVALUATE, 0.0)
+            server.succeed(claim)
+            out, _ = process.communicate(timeout=30)
+        lines = out.splitlines()
+        assert lines[lines.index("finetune") : -2] == [
+            "finetune",
+            "finetune 25%, loss 0.375, 61 s left",
+            "finetune 50%, loss 0.126, 3 h 20 min left",
+            "evaluate",
+        ]
 
     def test_exits_with_1_if_the_job_failed_and_says_why(self, vitpress: Shell, server: LiveServer) -> None:
         job_id = vitpress.submit()
@@ -181,6 +226,15 @@ class TestBars:
         assert re.search(r"load .*100%", drawn)
         assert re.search(r"compress .* 25%", drawn)
 
+    def test_show_the_loss_and_the_time_left_while_a_stage_trains(self) -> None:
+        event = JobEvent(
+            id="1", kind="progress", state=JobState.RUNNING, stage="finetune", fraction=0.4, loss=0.25, eta_seconds=600
+        )
+        assert re.search(r"finetune .*40%.* loss 0.25, 10 min left", self.draw(self.event("queued"), event))
+        after = self.draw(self.event("queued"), event, self.event("running", "evaluate", 0.5))
+        assert "loss" not in after.split("evaluate")[-1]
+        assert re.search(r"evaluate .* 50%", after)
+
     def test_are_all_full_when_the_job_succeeded(self) -> None:
         drawn = self.draw(self.event("running", "compress", 0.25), self.event("succeeded", "compress", 0.25))
         assert re.search(r"compress .*100%", drawn)
@@ -200,6 +254,63 @@ class TestLooking:
         assert "queued, number 1" in lines[1]
         assert "running, compress 25%" in lines[2]
         assert vitpress("list", "--state", "running", "--limit", "5").out.count(MODEL) == 1
+
+    def test_list_shows_the_loss_of_a_stage_that_trains(self, vitpress: Shell, server: LiveServer) -> None:
+        vitpress.submit()
+        server.progress(server.claim(), Stage.FINETUNE, 0.25, loss=0.375, eta_seconds=61.0)
+        assert "running, finetune 25%, loss 0.375" in vitpress("list").out
+
+    def test_show_says_how_long_a_job_fine_tunes(self, vitpress: Shell) -> None:
+        submitted = vitpress("submit", MODEL, DATASET, "--ratio", "0.5", "--finetune", "500steps", "--json")
+        assert "finetune 500 steps" in vitpress("show", json.loads(submitted.out)["id"]).out
+
+    @pytest.mark.parametrize(
+        ("kept", "expected"),
+        [("tuned", r"fine-tuning .* 12.5 epochs"), ("training_free", r"fine-tuning .* 12.5 epochs, .*not kept")],
+    )
+    def test_show_says_what_came_of_the_fine_tuning(
+        self, vitpress: Shell, server: LiveServer, kept: Literal["tuned", "training_free"], expected: str
+    ) -> None:
+        job_id = vitpress.submit()
+        tuned = FinetuneReport(
+            steps=25,
+            epochs=12.5,
+            held_out_loss_before=0.31,
+            held_out_loss_after=0.13,
+            kept=kept,
+            stopped_early=True,
+            seconds=7.0,
+            resumed_from_step=None,
+        )
+        server.finish(server.claim(), plan=plan(), report=report().model_copy(update={"finetune": tuned}))
+        assert re.search(expected, vitpress("show", job_id).out)
+
+    def test_show_lists_the_exports_and_why_one_failed(self, vitpress: Shell, server: LiveServer) -> None:
+        job_id = vitpress.submit()
+        right = report().after.accuracy
+        there = Export(
+            format="onnx-int8",
+            file="model.int8.onnx",
+            file_bytes=889_271,
+            max_abs_difference=0.173,
+            agreement=right.top1,
+            accuracy=right,
+            seconds=2.5,
+            error=None,
+        )
+        lost = dict.fromkeys(("file", "file_bytes", "max_abs_difference", "agreement", "accuracy"))
+        failed = there.model_copy(update={**lost, "format": "onnx", "error": "ValueError: no [such] operator"})
+        finished = report().model_copy(update={"exports": (failed, there)})
+        server.finish(server.claim(), plan=plan(), report=finished)
+        shown = vitpress("show", job_id).out
+        assert "failed: ValueError: no [such] operator" in shown
+        assert re.search(r"onnx-int8 .*model.int8.onnx .*889 kB .*0.17 .*91.90% \[90.20, 93.60\]", shown)
+
+    def test_show_says_which_exports_are_asked_for(self, vitpress: Shell) -> None:
+        exports = ["--export", "onnx", "--export", "onnx-int8"]
+        submitted = vitpress("submit", MODEL, DATASET, "--ratio", "0.5", *exports, "--json")
+        assert "exports onnx and onnx-int8" in vitpress("show", json.loads(submitted.out)["id"]).out
+        assert "exports" not in vitpress("show", vitpress.submit()).out
 
     def test_list_of_nothing_says_so(self, vitpress: Shell) -> None:
         assert vitpress("list").out == "no jobs\n"
@@ -337,3 +448,111 @@ class TestImporting:
 
     def test_the_client_and_the_command_import_nothing_of_torch_or_the_server(self) -> None:
         assert self.loaded("from vitpress import Client; Client(); import vitpress.cli").isdisjoint(self.HEAVY)
+
+
+class TestSweep:
+    @pytest.fixture
+    def sweep(self, vitpress: Shell, server: LiveServer) -> str:
+        """The id of one that has succeeded, for 0.3 and 0.5."""
+        ran = vitpress("sweep", MODEL, DATASET, "--ratios", "0.3,0.5", "--json")
+        server.succeed_in_sweep(server.claim())
+        return str(json.loads(ran.out)["id"])
+
+    def test_submits_one_job_for_all_ratios(self, vitpress: Shell) -> None:
+        arguments = "--ratios 0.3,0.5,0.65,0.75 --finetune 500steps --export onnx --name many --label team=vision"
+        ran = vitpress("sweep", MODEL, DATASET, *arguments.split(), "--json")
+        job = json.loads(ran.out)
+        assert (ran.code, job["recipe"]["target_ratios"]) == (0, [0.3, 0.5, 0.65, 0.75])
+        assert (job["recipe"]["finetune"]["steps"], job["recipe"]["exports"]) == (500, ["onnx"])
+        assert (job["name"], job["labels"]) == ("many", {"team": "vision"})
+
+    def test_of_what_is_no_list_of_numbers_is_wrong_usage(self, vitpress: Shell) -> None:
+        ran = vitpress("sweep", MODEL, DATASET, "--ratios", "0.3;0.5")
+        assert ran.code == 2
+        assert "0.3,0.5,0.75" in ran.err
+
+    def test_is_shown_as_a_table_with_a_star_for_what_nothing_dominates(self, vitpress: Shell, sweep: str) -> None:
+        out = vitpress("show", sweep).out
+        [first] = [line for line in out.splitlines() if "840,001" in line]
+        [second] = [line for line in out.splitlines() if "596,209" in line]
+        for line, ratio, top1 in ((first, "0.3", "91.50%"), (second, "0.5", "91.00%")):
+            assert ratio in line
+            assert top1 in line
+            assert "*" in line
+
+    def test_shows_one_of_its_models(self, vitpress: Shell, sweep: str) -> None:
+        out = vitpress("show", sweep, "--ratio", "0.5").out
+        assert "596,209" in out
+        assert "840,001" not in out
+
+    def test_ends_in_one_line_when_watched(self, vitpress: Shell, sweep: str) -> None:
+        ran = vitpress("watch", sweep)
+        assert ran.code == 0
+        assert f"job {sweep} succeeded: 2 models; top-1 by ratio 0.3: 91.50%, 0.5: 91.00%" in ran.out
+
+    def test_is_listed_with_its_ratios(self, vitpress: Shell, sweep: str) -> None:
+        [line] = [line for line in vitpress("list").out.splitlines() if sweep in line]
+        assert "0.3, 0.5" in line
+
+    def test_is_downloaded_whole_or_one_model_alone(self, vitpress: Shell, sweep: str, tmp_path: Path) -> None:
+        assert vitpress("download", sweep, "-o", str(tmp_path / "all")).code == 0
+        assert (tmp_path / "all" / "ratio-0.3" / "model.safetensors").read_bytes() == b"three tenths"
+        assert vitpress("download", sweep, "--ratio", "0.5", "-o", str(tmp_path / "one")).code == 0
+        assert (tmp_path / "one" / "model.safetensors").read_bytes() == b"a half"
+
+    def test_of_a_ratio_that_it_has_not_exits_with_2(self, vitpress: Shell, sweep: str, tmp_path: Path) -> None:
+        ran = vitpress("download", sweep, "--ratio", "0.4", "-o", str(tmp_path / "one"))
+        assert (ran.code, ran.err.count("\n")) == (2, 1)
+        assert "0.3, 0.5" in ran.err
+
+
+class TestOtherGoals:
+    @pytest.mark.parametrize(
+        ("options", "goal"),
+        [
+            ("--target-macs 0.4", {"target_macs": 0.4}),
+            ("--target-latency 0.3 --latency-batch 32", {"target_latency": 0.3, "latency_batch": 32}),
+            ("--max-error-increase 0.05", {"max_error_increase": 0.05}),
+        ],
+    )
+    def test_are_submitted_in_place_of_the_ratio(self, vitpress: Shell, options: str, goal: dict[str, float]) -> None:
+        ran = vitpress("submit", MODEL, DATASET, *options.split(), "--json")
+        assert goal.items() <= json.loads(ran.out)["recipe"].items()
+
+    @pytest.mark.parametrize("options", ["", "--ratio 0.5 --target-macs 0.4"])
+    def test_are_one(self, vitpress: Shell, options: str) -> None:
+        ran = vitpress("submit", MODEL, DATASET, *options.split())
+        assert ran.code == 2
+        assert "exactly one" in ran.err
+
+    def test_of_macs_have_a_dry_run(self, vitpress: Shell) -> None:
+        plan = json.loads(vitpress("plan", MODEL, "--target-macs", "0.4", "--json").out)
+        assert 1 - plan["macs_after"] / plan["macs_before"] == pytest.approx(0.4, abs=0.01)
+
+    @pytest.mark.parametrize(
+        ("constraint", "said"),
+        [
+            (
+                {"kind": "target_latency", "requested": 0.3, "achieved": 0.21, "met": False},
+                "21.0% of the latency removed; 30.0% was asked for and not met",
+            ),
+            (
+                {"kind": "max_error_increase", "requested": 0.1, "achieved": 0.2, "met": False},
+                "an increase of at most 10.0% was asked for and not met",
+            ),
+            ({"kind": "target_macs", "requested": 0.3, "achieved": 0.301, "met": True}, "30.1% of the MACs removed"),
+        ],
+    )
+    def test_say_in_one_line_whether_they_were_met(self, constraint: dict[str, object], said: str) -> None:
+        result = Report.model_validate(report().model_dump(mode="json") | {"constraint": constraint})
+        assert outcome(result).endswith(said)
+
+    def test_show_how_they_were_looked_for(self) -> None:
+        trials = [{"ratio": 0.4, "achieved": 0.05, "low": -0.1, "high": 0.2, "within": True}] * 7
+        search = {"trials": trials, "chosen": 3, "held_out_images": 512}
+        result = Report.model_validate(report().model_dump(mode="json") | {"search": search})
+        console = Console(file=StringIO(), width=200)
+        console.print(report_table(result))
+        [line] = [line for line in console.file.getvalue().splitlines() if "tried" in line]  # type: ignore[attr-defined]
+        assert "tried 7 models on 512 held-out images" in line
+        assert "+5.0% [-10.0%, +20.0%] there" in line

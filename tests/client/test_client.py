@@ -6,12 +6,14 @@ import pytest
 from live_server import DATASET, MODEL, LiveServer, plan, report
 
 from core.progress import Stage
+from examples import SWEEP_REPORT
 from vitpress import Client, JobHandle
 from vitpress.errors import (
     ConflictError,
     InvalidRequestError,
     JobFailedError,
     NotFoundError,
+    RatioError,
     WaitTimeoutError,
 )
 from vitpress.values import JobState
@@ -220,3 +222,74 @@ class TestWhatThereIs:
         found = {dataset.name: dataset for dataset in client.datasets()}
         assert found[DATASET].classes == ("a", "b")
         assert found[DATASET].splits == ("calibration", "evaluation")
+
+
+class TestASweep:
+    @pytest.fixture
+    def handle(self, client: Client, server: LiveServer) -> JobHandle:
+        """Of one that has succeeded, for 0.3 and 0.5."""
+        handle = client.sweep(MODEL, dataset=DATASET, target_ratios=(0.5, 0.3), seed=7)
+        server.succeed_in_sweep(server.claim())
+        return handle
+
+    def test_is_one_job_for_several_ratios(self, client: Client, handle: JobHandle) -> None:
+        recipe = client.get(handle.id).recipe
+        assert (recipe["target_ratios"], recipe["target_ratio"], recipe["seed"]) == ([0.3, 0.5], None, 7)
+
+    def test_compares_its_models(self, handle: JobHandle) -> None:
+        report = handle.sweep_report()
+        assert report.model_dump(mode="json") == SWEEP_REPORT.model_dump(mode="json")
+        assert [row.folder for row in report.table] == ["ratio-0.3", "ratio-0.5"]
+
+    def test_has_a_report_and_a_plan_for_each_ratio(self, handle: JobHandle) -> None:
+        for ratio, known in zip((0.3, 0.5), SWEEP_REPORT.reports, strict=True):
+            assert handle.report(ratio=ratio).model_dump(mode="json") == known.model_dump(mode="json")
+            assert handle.plan(ratio=ratio) == plan(ratio)
+
+    def test_has_to_be_told_which_model(self, handle: JobHandle) -> None:
+        for ask in (handle.report, handle.load):
+            with pytest.raises(RatioError, match=r"a model for each of 0\.3, 0\.5"):
+                ask()
+        with pytest.raises(InvalidRequestError):
+            handle.plan()
+
+    def test_is_downloaded_in_a_folder_for_each_model(self, handle: JobHandle, tmp_path: Path) -> None:
+        got = handle.download(tmp_path / "got")
+        assert {path.relative_to(got).as_posix() for path in got.rglob("*") if path.is_file()} == {
+            "report.json",
+            "ratio-0.3/model.safetensors",
+            "ratio-0.3/plan.json",
+            "ratio-0.5/model.safetensors",
+            "ratio-0.5/plan.json",
+        }
+        assert (got / "ratio-0.3" / "model.safetensors").read_bytes() == b"three tenths"
+
+    def test_gives_one_model_alone_without_its_folder(self, handle: JobHandle, tmp_path: Path) -> None:
+        got = handle.download(tmp_path / "got", ratio=0.5)
+        assert {path.name for path in got.iterdir()} == {"model.safetensors", "plan.json"}
+        assert (got / "model.safetensors").read_bytes() == b"a half"
+
+    def test_has_no_model_for_another_ratio(self, handle: JobHandle, tmp_path: Path) -> None:
+        with pytest.raises(RatioError, match=r"no model for the ratio 0\.4"):
+            handle.download(tmp_path / "got", ratio=0.4)
+
+    def test_is_not_what_a_single_model_is(self, client: Client, server: LiveServer, tmp_path: Path) -> None:
+        handle = submitted(client)
+        server.succeed(server.claim())
+        with pytest.raises(RatioError, match="needs no ratio"):
+            handle.download(tmp_path / "got", ratio=0.5)
+
+
+class TestOtherGoals:
+    @pytest.mark.parametrize(
+        "goal",
+        [{"target_macs": 0.4}, {"target_latency": 0.3, "latency_batch": 32}, {"max_error_increase": 0.05}],
+    )
+    def test_take_the_place_of_the_ratio(self, client: Client, goal: dict[str, Any]) -> None:
+        recipe = client.compress(MODEL, dataset=DATASET, **goal).job.recipe
+        assert goal.items() <= recipe.items()
+        assert recipe["target_ratio"] is None
+
+    def test_of_macs_have_a_dry_run(self, client: Client) -> None:
+        found = client.dry_run(MODEL, target_macs=0.4)
+        assert 1 - found.macs_after / found.macs_before == pytest.approx(0.4, abs=0.01)

@@ -23,6 +23,6 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
 
 
 class TestTheClientsReading:
-    @pytest.mark.parametrize("name", ["Report"])
+    @pytest.mark.parametrize("name", ["Report", "SweepReport"])
     def test_has_every_member_of_the_servers_report(self, name: str) -> None:
         assert members(getattr(client, name)) == members(getattr(server, name))

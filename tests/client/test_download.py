@@ -80,6 +80,16 @@ class TestADownload:
         assert (tmp_path / "model.safetensors").read_bytes() == CONTENT
 
 
+class TestExports:
+    @pytest.mark.parametrize("name", ["model.onnx", "model.int8.onnx", "model.pt2"])
+    def test_are_left_out_on_request(self, tmp_path: Path, name: str) -> None:
+        with Script(listing(name), listing(name), whole()) as server, Client(server.url) as client:
+            client.download("job", tmp_path, exports=False)
+            assert [path.name for path in tmp_path.iterdir()] == []
+            client.download("job", tmp_path)
+        assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
 class TestABrokenConnection:
     def test_is_continued_where_it_broke(self, tmp_path: Path) -> None:
         with Script(listing(), cut_after(40_009), rest) as server:

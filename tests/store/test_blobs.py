@@ -73,7 +73,33 @@ class TestStreaming:
             blobs.stream("jobs/2/attempt-1/weights")
 
 
+class TestFetching:
+    def test_it_tells_size_and_digest_of_what_it_wrote(self, blobs: Blobs, file: Path, tmp_path: Path) -> None:
+        stored = blobs.put_file("jobs/1/attempt-1/weights", file)
+        assert blobs.get_file("jobs/1/attempt-1/weights", tmp_path / "fetched") == stored
+        assert (tmp_path / "fetched").read_bytes() == CONTENT
+
+    def test_an_empty_file_is_one_too(self, blobs: Blobs, tmp_path: Path) -> None:
+        (tmp_path / "empty").touch()
+        stored = blobs.put_file("jobs/1/attempt-1/empty", tmp_path / "empty")
+        assert blobs.get_file("jobs/1/attempt-1/empty", tmp_path / "fetched") == stored
+
+    def test_of_a_missing_blob_no_file_is_made(self, blobs: Blobs, tmp_path: Path) -> None:
+        with pytest.raises(BlobNotFoundError, match="jobs/2"):
+            blobs.get_file("jobs/2/attempt-1/weights", tmp_path / "fetched")
+        assert not (tmp_path / "fetched").exists()
+
+
 class TestDeleting:
+    def test_one_blob_goes_alone_and_a_missing_one_is_fine(self, blobs: Blobs, file: Path) -> None:
+        for key in ("jobs/1/attempt-1/a", "jobs/1/attempt-1/b"):
+            blobs.put_file(key, file)
+        for _ in range(2):
+            blobs.delete("jobs/1/attempt-1/a")
+        with pytest.raises(BlobNotFoundError):
+            blobs.head("jobs/1/attempt-1/a")
+        assert blobs.head("jobs/1/attempt-1/b") == len(CONTENT)
+
     def test_a_prefix_goes_with_all_below_it_and_nothing_beside_it(self, blobs: Blobs, file: Path) -> None:
         for key in ("jobs/1/attempt-1/a", "jobs/1/attempt-2/b", "jobs/11/attempt-1/a"):
             blobs.put_file(key, file)

@@ -1,14 +1,17 @@
 """The state machine, transition by transition, on both databases."""
 
+from typing import Any
+
 import pytest
 
 from core.progress import Progress, Stage
-from examples import PLAN, REPORT
+from core.recipe import Finetune
+from examples import PLAN, RECIPE, REPORT, SWEEP_RECIPE, SWEEP_REPORT
 from steps import LEASE, Steps
 from store import jobs
 from store.errors import JobFinishedError, JobNotFoundError, LeaseLostError
 from store.tables import EventKind, JobState, Queue
-from store.values import ArtifactView, Claim, JobError, Lease
+from store.values import ArtifactView, CheckpointFile, Claim, JobError, Lease
 
 CRASH = JobError("killed", "the runner was killed by SIGKILL")
 
@@ -28,7 +31,7 @@ class TestSubmitting:
         assert (job.started_at, job.finished_at, job.error, job.constraint, job.eta_seconds) == (None,) * 5
 
     def test_an_unknown_job_is_an_error(self, steps: Steps) -> None:
-        for read in (jobs.get, jobs.plan, jobs.report, jobs.artifacts, jobs.request_cancel):
+        for read in (jobs.get, jobs.plans, jobs.report, jobs.artifacts, jobs.request_cancel):
             with pytest.raises(JobNotFoundError, match="nothing"):
                 steps.do(read, "nothing")
 
@@ -46,13 +49,23 @@ class TestSucceeding:
         assert job.started_at is not None
         assert job.finished_at >= job.started_at
         assert job.constraint == REPORT.constraint
-        assert steps.do(jobs.plan, job.id) == PLAN
+        assert steps.do(jobs.plans, job.id) == (PLAN,)
         assert steps.do(jobs.report, job.id) == REPORT
         assert steps.do(jobs.artifacts, job.id) == [artifact]
 
+    def test_of_a_sweep_stores_a_plan_for_each_model_and_no_constraint(self, steps: Steps) -> None:
+        steps.submit(recipe=SWEEP_RECIPE)
+        claim = steps.claim()
+        other = PLAN.model_copy(update={"parameters_after": 840_001})
+        steps.do(jobs.finish, claim, plan=[other, PLAN], report=SWEEP_REPORT, artifacts=[], stage_seconds={})
+        job = steps.get(claim.job_id)
+        assert (job.state, job.constraint, job.recipe) == (JobState.SUCCEEDED, None, SWEEP_RECIPE)
+        assert steps.do(jobs.plans, job.id) == (other, PLAN)
+        assert steps.do(jobs.report, job.id) == SWEEP_REPORT
+
     def test_before_that_there_is_no_plan_report_or_artifact(self, steps: Steps) -> None:
         job = steps.submit()
-        assert steps.do(jobs.plan, job.id) is None
+        assert steps.do(jobs.plans, job.id) == ()
         assert steps.do(jobs.report, job.id) is None
         assert steps.do(jobs.artifacts, job.id) == []
 
@@ -228,3 +241,112 @@ class TestEstimates:
         steps.do(jobs.record_progress, claim, Progress(Stage.CALIBRATE, 0.5))
         assert steps.get(claim.job_id).eta_seconds == pytest.approx(26.0)
         assert steps.submit().eta_seconds is None
+
+    def test_a_sweep_is_none_to_judge_one_model_by(self, steps: Steps) -> None:
+        steps.submit(recipe=SWEEP_RECIPE)
+        steps.do(
+            jobs.finish,
+            steps.claim(),
+            plan=[PLAN, PLAN],
+            report=SWEEP_REPORT,
+            artifacts=[],
+            stage_seconds={Stage.COMPRESS: 600.0},
+        )
+        steps.submit()
+        assert steps.get(steps.claim().job_id).eta_seconds is None
+        steps.submit(recipe=SWEEP_RECIPE)
+        assert steps.get(steps.claim().job_id).eta_seconds == pytest.approx(600.0)
+
+    def test_a_job_with_another_fine_tuning_is_none_to_judge_by(self, steps: Steps) -> None:
+        tuned = RECIPE.model_copy(update={"finetune": Finetune(epochs=3)})
+        seconds = {Stage.CALIBRATE: 30.0, Stage.FINETUNE: 600.0, Stage.UPLOAD: 1.0}
+        steps.submit(recipe=tuned)
+        steps.do(jobs.finish, steps.claim(), plan=PLAN, report=REPORT, artifacts=[], stage_seconds=seconds)
+        for recipe in (RECIPE, RECIPE.model_copy(update={"finetune": Finetune(epochs=5)})):
+            steps.submit(recipe=recipe)
+            assert steps.get(steps.claim().job_id).eta_seconds is None
+        steps.submit(recipe=tuned)
+        assert steps.get(steps.claim().job_id).eta_seconds == pytest.approx(631.0)
+
+    def test_a_stage_that_knows_better_is_believed(self, steps: Steps) -> None:
+        seconds = {Stage.FINETUNE: 600.0, Stage.UPLOAD: 7.0}
+        steps.submit()
+        steps.do(jobs.finish, steps.claim(), plan=PLAN, report=REPORT, artifacts=[], stage_seconds=seconds)
+        steps.submit()
+        claim = steps.claim()
+        steps.do(jobs.record_progress, claim, Progress(Stage.FINETUNE, 0.5, loss=0.25, eta_seconds=31.0))
+        assert steps.get(claim.job_id).eta_seconds == pytest.approx(38.0)
+
+
+class TestAStageThatTrains:
+    def test_tells_its_loss_and_the_time_left_while_it_lasts(self, steps: Steps) -> None:
+        job = steps.submit()
+        claim = steps.claim()
+        steps.do(jobs.record_progress, claim, Progress(Stage.FINETUNE, 0.5, loss=0.25, eta_seconds=31.0))
+        assert (steps.get(job.id).stage_loss, steps.get(job.id).stage_eta_seconds) == (0.25, 31.0)
+        last = steps.do(jobs.events_after, job.id)[-1]
+        assert (last.loss, last.eta_seconds) == (0.25, 31.0)
+        steps.do(jobs.record_progress, claim, Progress(Stage.EVALUATE, 0.0))
+        assert (steps.get(job.id).stage_loss, steps.get(job.id).stage_eta_seconds) == (None, None)
+
+    @pytest.mark.parametrize("end", [jobs.release, lambda session, claim: jobs.lose(session, claim, CRASH)])
+    def test_tells_nothing_of_an_attempt_that_is_over(self, steps: Steps, end: Any) -> None:
+        job = steps.submit()
+        claim = steps.claim()
+        steps.do(jobs.record_progress, claim, Progress(Stage.FINETUNE, 0.5, loss=0.25, eta_seconds=31.0))
+        steps.do(end, claim)
+        assert (steps.get(job.id).stage_loss, steps.get(job.id).stage_eta_seconds) == (None, None)
+
+    def test_has_no_time_left_once_the_job_has_failed(self, steps: Steps) -> None:
+        job = steps.submit()
+        claim = steps.claim()
+        steps.do(jobs.record_progress, claim, Progress(Stage.FINETUNE, 0.5, loss=0.25, eta_seconds=31.0))
+        steps.do(jobs.fail, claim, JobError("bad_dataset", "no image"))
+        assert (steps.get(job.id).stage_loss, steps.get(job.id).stage_eta_seconds) == (0.25, None)
+
+
+class TestCheckpoints:
+    FILES = (
+        CheckpointFile("a.json", 2, "aa", "jobs/1/checkpoint/attempt-1/aa"),
+        CheckpointFile("b.json", 3, "bb", "jobs/1/checkpoint/attempt-1/bb"),
+    )
+
+    def test_are_what_was_recorded_last_and_outlive_the_attempt(self, steps: Steps) -> None:
+        job = steps.submit()
+        claim = steps.claim()
+        assert steps.do(jobs.checkpoint, job.id) == ()
+        steps.do(jobs.record_checkpoint, claim, ())
+        assert steps.do(jobs.checkpoint, job.id) == ()
+        steps.do(jobs.record_checkpoint, claim, self.FILES[:1])
+        steps.do(jobs.record_checkpoint, claim, self.FILES)
+        steps.do(jobs.lose, claim, CRASH)
+        steps.claim()
+        assert steps.do(jobs.checkpoint, job.id) == self.FILES
+
+    def test_are_not_recorded_by_an_attempt_that_lost_its_lease(self, steps: Steps) -> None:
+        job = steps.submit()
+        claim = steps.claim()
+        steps.do(jobs.record_checkpoint, claim, self.FILES)
+        steps.do(jobs.lose, claim, CRASH)
+        steps.claim()
+        with pytest.raises(LeaseLostError):
+            steps.do(jobs.record_checkpoint, claim, ())
+        assert steps.do(jobs.checkpoint, job.id) == self.FILES
+
+    def test_are_useless_once_the_job_has_ended_and_not_before(self, steps: Steps) -> None:
+        without, waiting, failed, cancelled, succeeded = (steps.submit().id for _ in range(5))
+        steps.do(jobs.fail, steps.claim(), CRASH)
+        claims = [steps.claim() for _ in range(4)]
+        for claim in claims:
+            steps.do(jobs.record_checkpoint, claim, ())
+        assert steps.do(jobs.with_useless_checkpoint) == []
+        steps.do(jobs.release, claims[0])
+        steps.do(jobs.fail, claims[1], CRASH)
+        steps.do(jobs.release, claims[2])
+        steps.do(jobs.request_cancel, cancelled)
+        finish(steps, claims[3])
+        assert steps.do(jobs.with_useless_checkpoint) == [failed, cancelled, succeeded]
+        steps.do(jobs.forget_checkpoint, failed)
+        assert steps.do(jobs.with_useless_checkpoint) == [cancelled, succeeded]
+        assert steps.get(waiting).state is JobState.QUEUED
+        assert steps.get(without).state is JobState.FAILED

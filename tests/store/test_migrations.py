@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine, inspect
+from sqlalchemy import Engine, inspect, text
+from sqlalchemy.exc import IntegrityError
 
 import services
 from migrations.upgrade import check, downgrade, upgrade
@@ -57,3 +58,48 @@ class TestMigrations:
             assert found.get_pk_constraint(table)["name"] == f"pk_{table}"
             named = [*found.get_foreign_keys(table), *found.get_check_constraints(table)]
             assert all(constraint["name"] for constraint in named)
+
+
+class TestTheStepToFinetuning:
+    def test_keeps_every_row_there_and_back(self, empty: Engine) -> None:
+        upgrade(empty, "0001")
+        with empty.begin() as connection:
+            connection.execute(text(JOB))
+            connection.execute(text(EVENT))
+            connection.execute(text(ARTIFACT))
+        upgrade(empty)
+        with empty.begin() as connection:
+            connection.execute(text("UPDATE jobs SET stage = 'finetune', stage_loss = 0.25"))
+            connection.execute(text("UPDATE events SET stage = 'finetune', loss = 0.25"))
+        downgrade(empty, "0001")
+        with empty.begin() as connection:
+            for table in ("jobs", "events"):
+                assert list(connection.scalars(text(f"SELECT stage FROM {table}"))) == ["compress"]  # noqa: S608
+            assert list(connection.scalars(text("SELECT name FROM artifacts"))) == ["plan.json"]
+
+    def test_still_refuses_a_stage_that_there_is_not(self, empty: Engine) -> None:
+        upgrade(empty)
+        with empty.begin() as connection:
+            connection.execute(text(JOB))
+        for statement in ("UPDATE jobs SET stage = 'lunch'", EVENT.replace("'compress'", "'lunch'")):
+            with pytest.raises(IntegrityError), empty.begin() as connection:
+                connection.execute(text(statement))
+
+    def test_leaves_foreign_keys_enforced(self, empty: Engine) -> None:
+        upgrade(empty)
+        with pytest.raises(IntegrityError), empty.begin() as connection:
+            connection.execute(text(ARTIFACT))
+
+
+JOB = """
+    INSERT INTO jobs (id, labels, model, dataset, recipe, state, queue, priority, stage, stage_fraction, attempt,
+        max_attempts, lease_token, created_at)
+    VALUES ('a', '{}', 'm', 'd', '{}', 'running', 'cpu', 0, 'compress', 0.5, 1, 3, 'token', '2025-01-02 03:04:05')
+"""
+EVENT = """
+    INSERT INTO events (job_id, kind, at, state, stage, fraction, attempt)
+    VALUES ('a', 'stage', '2025-01-02 03:04:05', 'running', 'compress', 0.5, 1)
+"""
+ARTIFACT = """
+    INSERT INTO artifacts (job_id, name, size, sha256, media_type, blob_key) VALUES ('a', 'plan.json', 2, 'b', 'c', 'd')
+"""

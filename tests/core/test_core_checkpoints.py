@@ -1,0 +1,112 @@
+"""Checkpoints of a whole compression: kept in a directory, and gone on from."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from core import measure
+from core.checkpoints import InDirectory
+from core.pipeline import Compressed, compress
+from core.progress import Progress, Stage
+from core.recipe import AnyRecipe, Finetune, FisherRecipe, SvdMagnitudeRecipe
+
+Batches = list[tuple[Tensor, Tensor]]
+
+FINETUNE = Finetune(steps=9, batch_size=16, checkpoint_seconds=1e-9)
+FISHER = FisherRecipe(target_ratio=0.5, calibration_images=64, finetune=FINETUNE)
+BASELINE = SvdMagnitudeRecipe(target_ratio=0.4, calibration_images=64, finetune=FINETUNE)
+
+
+@pytest.fixture(autouse=True)
+def _short_latency(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "LATENCY_SECONDS", 0.02)
+
+
+class _CutOffError(Exception):
+    pass
+
+
+def cut_off(progress: Progress) -> None:
+    if progress.stage is Stage.FINETUNE and progress.fraction > 0.5:
+        raise _CutOffError
+
+
+def interrupted(vit: nn.Module, recipe: AnyRecipe, batches: Batches, directory: Path) -> None:
+    with pytest.raises(_CutOffError):
+        compress(vit, recipe, batches, cut_off, InDirectory(directory))
+
+
+class TestACompression:
+    @pytest.mark.parametrize("recipe", [FISHER, BASELINE])
+    def test_goes_on_where_it_was_cut_off_and_compresses_nothing_again(
+        self, vit: nn.Module, batches: Batches, recipe: AnyRecipe, tmp_path: Path
+    ) -> None:
+        undisturbed = compress(vit, recipe, batches)
+        interrupted(vit, recipe, batches, tmp_path)
+        heard: list[Progress] = []
+        resumed = compress(vit, recipe, batches, heard.append, InDirectory(tmp_path))
+
+        assert list(dict.fromkeys(each.stage for each in heard)) == [Stage.CALIBRATE, Stage.FINETUNE, Stage.EVALUATE]
+        assert [each.fraction for each in heard if each.stage is Stage.CALIBRATE] == [0.0]
+        assert steps_done_before(resumed) == 5
+        assert resumed.plan == undisturbed.plan
+        torch.testing.assert_close(resumed.model.state_dict(), undisturbed.model.state_dict(), rtol=0, atol=0)
+
+    def test_of_another_recipe_starts_anew(self, vit: nn.Module, batches: Batches, tmp_path: Path) -> None:
+        interrupted(vit, FISHER, batches, tmp_path)
+        other = FISHER.model_copy(update={"target_ratio": 0.3})
+        heard: list[Progress] = []
+        done = compress(vit, other, batches, heard.append, InDirectory(tmp_path))
+        assert Stage.COMPRESS in {each.stage for each in heard}
+        assert (steps_done_before(done), done.report.constraint.met) == (None, True)
+
+    def test_without_fine_tuning_leaves_none(self, vit: nn.Module, batches: Batches, tmp_path: Path) -> None:
+        done = compress(vit, BASELINE.model_copy(update={"finetune": None}), batches, checkpoints=InDirectory(tmp_path))
+        assert done.report.finetune is None
+        assert list(tmp_path.iterdir()) == []
+
+    def test_reports_the_model_that_it_gives(self, vit: nn.Module, batches: Batches) -> None:
+        """The fine-tuned one is what is evaluated, and it removes what was asked for."""
+        plain = compress(vit, BASELINE.model_copy(update={"finetune": None}), batches)
+        longer = FINETUNE.model_copy(update={"steps": 40})
+        tuned = compress(vit, BASELINE.model_copy(update={"finetune": longer}), batches)
+        assert tuned.report.finetune is not None
+        assert tuned.report.finetune.kept == "tuned"
+        assert tuned.report.change.kl_nats < plain.report.change.kl_nats
+        assert tuned.plan == plain.plan
+        assert sum(each.numel() for each in tuned.model.parameters()) == tuned.plan.parameters_after
+        assert "finetune" in tuned.report.seconds
+
+
+def steps_done_before(done: Compressed) -> int | None:
+    assert done.report.finetune is not None
+    return done.report.finetune.resumed_from_step
+
+
+class TestADirectory:
+    def save(self, directory: Path, scratch: Path, content: str) -> None:
+        scratch.mkdir(exist_ok=True)
+        (scratch / "state.json").write_text(content)
+        InDirectory(directory).save(scratch)
+
+    def test_has_none_in_the_beginning(self, tmp_path: Path) -> None:
+        assert InDirectory(tmp_path / "new").load() is None
+
+    def test_has_the_last_one_and_no_other(self, tmp_path: Path) -> None:
+        for number in range(11):
+            self.save(tmp_path / "kept", tmp_path / "scratch", str(number))
+        last = InDirectory(tmp_path / "kept").load()
+        assert last is not None
+        assert (last / "state.json").read_text() == "10"
+        assert [path.name for path in (tmp_path / "kept").iterdir()] == [last.name]
+
+    def test_does_not_take_a_half_written_one_for_whole(self, tmp_path: Path) -> None:
+        (tmp_path / "kept" / "partial").mkdir(parents=True)
+        (tmp_path / "kept" / "partial" / "state.json").write_text("half")
+        assert InDirectory(tmp_path / "kept").load() is None
+        self.save(tmp_path / "kept", tmp_path / "scratch", "whole")
+        last = InDirectory(tmp_path / "kept").load()
+        assert last is not None
+        assert (last / "state.json").read_text() == "whole"
