@@ -36,7 +36,7 @@ format: $(VENV)/dev  ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/dev  ## Measure every method on the sample and rewrite benchmarks/results
+bench: $(VENV)/dev  ## Measure every method and its rivals on three models; a run that was cut short goes on
 	$(BIN)/python -m benchmarks.methods
 
 openapi: $(VENV)/dev  ## Rewrite openapi.json from the code

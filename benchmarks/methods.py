@@ -1,99 +1,85 @@
-"""Every method at four ratios on the sample model: ``python -m benchmarks.methods`` (or ``make bench``).
+"""Every method on every model, against rivals: ``python -m benchmarks.methods`` (or ``make bench``).
 
-Calibrated on the sample's calibration images (from the training set), judged on Fashion-MNIST's 10,000 test images.
-Writes ``results/methods.md``. Latencies are of one run, before and after turn about: read the ratio, not the times.
+Each cell, a model, method, ratio and seed, runs in a fresh process. Its rows go to ``results/rows.jsonl``, where a run
+that was cut short goes on; ``--again`` measures what is there already once more. At the end ``results/methods.md`` is
+written anew from all rows there are. ``--models``, ``--methods``, ``--ratios`` and ``--seeds`` narrow a run down.
 """
 
-import platform
+import argparse
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
-import timm
-import torch
+from benchmarks import results_file, table
+from benchmarks.cell import machine
+from benchmarks.cells import EPOCHS, METHODS, RATIOS, SEEDS, Cell, Row, cells, exists
+from benchmarks.models import MODELS
 
-from core.data import Batches, Splits, open_splits
-from core.datasets import describe
-from core.models import load
-from core.pipeline import compress
-from core.recipe import FisherRecipe, SvdMagnitudeRecipe
-from core.report import Report
-from samples.train import load as load_fashion_mnist
-
-SAMPLES = Path(__file__).parents[1] / "samples"
-RESULT = Path(__file__).with_name("results") / "methods.md"
-RATIOS = (0.3, 0.5, 0.65, 0.75)
-RECIPES = (FisherRecipe, SvdMagnitudeRecipe)
-COLUMNS = (
-    "method", "ratio", "removed", "top-1 % [95 %]", "rel. increase in error", "McNemar p", "KL (nats)", "MACs",
-    "latency, batch 1", "latency, batch 32", "calibrate s", "compress s",
-)  # fmt: skip
+TABLE = "methods.md"
 
 
-def row(report: Report) -> tuple[str, ...]:
-    before, after, change = report.before, report.after, report.change
-    top1 = after.accuracy.top1
-    speed = [fast.p50_ms / slow.p50_ms for slow, fast in zip(before.latency, after.latency, strict=True)]
-    return (
-        report.recipe.method,
-        f"{report.constraint.requested}",
-        f"{report.constraint.achieved:.2%}",
-        f"{top1.value * 100:.2f} [{top1.low * 100:.2f}, {top1.high * 100:.2f}]",
-        f"{change.relative_increase_in_error:+.1%}",
-        f"{change.mcnemar.p_value:.2g}",
-        f"{change.kl_nats:.4f}",
-        f"{after.macs / before.macs:.2f} ×",
-        f"{speed[0]:.2f} ×",
-        f"{speed[1]:.2f} ×",
-        f"{report.seconds['calibrate']:.1f}",
-        f"{report.seconds['compress']:.1f}",
-    )
+def run(cell: Cell, epochs: int, threads: int) -> Iterator[Row]:
+    """The rows of ``cell``, measured in another process; a row with an error for each that it did not give."""
+    command = [sys.executable, "-m", "benchmarks.cell", cell.model_dump_json(), str(epochs)]
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)  # noqa: S603
+    rows = [Row.model_validate_json(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    yield from rows
+    last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+    reason = next((row.error for row in rows if row.error), f"the process ended with {done.returncode}: {last}")
+    for missing in sorted({0, epochs} - {row.epochs for row in rows}):
+        yield Row(cell=cell, epochs=missing, figures=None, error=reason, machine=machine(threads))
 
 
-def test_images() -> Batches:
-    images, labels = load_fashion_mnist("test")
-    return list(zip(images.split(250), labels.split(250), strict=True))
-
-
-def write(reports: list[Report]) -> str:
-    first = reports[0]
-    top1 = first.before.accuracy.top1
-    lines = [
-        "# Methods on the sample model",
-        "",
-        f"`sample:vit_fmnist`, {first.before.parameters:,} parameters, {first.before.macs:,} MACs an image, top-1 "
-        f"{top1.value:.2%} [{top1.low * 100:.2f}, {top1.high * 100:.2f}] on {first.before.accuracy.images:,} images "
-        f"({first.data.overlapping_images_dropped} that equal a calibration image left out). "
-        f"{first.data.calibration_images:,} calibration images, seed {first.data.seed}, no fine-tuning.",
-        "",
-        f"Machine: {processor()}, {first.environment.threads} threads, {platform.system()} {platform.machine()}; "
-        f"torch {torch.__version__}, timm {timm.__version__}. Written by `python -m benchmarks.methods`. "
-        "MACs and latency (p50) are relative to the original in the same run.",
-        "",
-        "| " + " | ".join(COLUMNS) + " |",
-        "|" + "---|" * len(COLUMNS),
-        *("| " + " | ".join(row(report)) + " |" for report in reports),
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def processor() -> str:
-    names = [
-        line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
-    ]
-    return names[0] if names else platform.processor()
+def told(row: Row) -> str:
+    cell = row.cell
+    what = f"{cell.model} {cell.method} {cell.ratio} seed {cell.seed}, {row.epochs} epochs: "
+    if row.figures is None:
+        return what + str(row.error)
+    removed = 1 - row.figures.parameters / row.figures.parameters_before
+    return what + f"top-1 {row.figures.top1[0]:.2%}, {removed:.1%} removed, {row.figures.seconds:.0f} s"
 
 
 def main() -> None:
-    loaded = load("sample:vit_fmnist", SAMPLES, torch.device("cpu"))
-    info = describe("sample:fashion-mnist", SAMPLES, None)
-    calibration = open_splits(info, loaded.config, 2048, seed=0).calibration
-    data = Splits(calibration, test_images())
-    reports = []
-    for kind in RECIPES:
-        for ratio in RATIOS:
-            reports.append(compress(loaded.model, kind(target_ratio=ratio), data).report)
-            print(" | ".join(row(reports[-1])), flush=True)
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(write(reports))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--ratios", nargs="*", type=float, default=list(RATIOS), help="none: the paper's alone")
+    parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
+    parser.add_argument("--epochs", type=int, default=EPOCHS, help="of fine-tuning; 0: only as compressed")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of each process")
+    parser.add_argument("--jobs", type=int, default=1, help="processes at a time; more than one disturbs the latencies")
+    parser.add_argument("--again", action="store_true", help="measure what has been measured, too")
+    parser.add_argument("--table", action="store_true", help="measure nothing, write the table")
+    parser.add_argument("--results", type=Path, default=results_file.RESULTS, help="where rows and table are")
+    arguments = parser.parse_args()
+
+    known = results_file.read(arguments.results)
+    missing = [method for method in arguments.methods if not exists(method)]
+    methods = [method for method in arguments.methods if method not in missing]
+    if missing:
+        print(f"left out, because no recipe has them: {', '.join(missing)}")
+    wanted = [
+        cell
+        for cell in cells(arguments.models, methods, arguments.ratios, arguments.seeds)
+        if arguments.again or any((cell, epochs) not in known for epochs in {0, arguments.epochs})
+    ]
+    if not arguments.table:
+        with ThreadPoolExecutor(arguments.jobs) as pool:
+            work = partial(_rows, epochs=arguments.epochs, threads=arguments.threads)
+            for index, rows in enumerate(pool.map(work, wanted)):
+                for row in rows:
+                    results_file.append(row, arguments.results)
+                    print(f"[{index + 1}/{len(wanted)}] {told(row)}", flush=True)
+    (arguments.results / TABLE).write_text(table.document(results_file.read(arguments.results).values()))
+
+
+def _rows(cell: Cell, epochs: int, threads: int) -> list[Row]:
+    return list(run(cell, epochs, threads))
 
 
 if __name__ == "__main__":
