@@ -3,6 +3,7 @@
 from alembic import context
 from sqlalchemy import Connection, text
 
+from migrations.upgrade import connected
 from store.session import engine
 from store.settings import get_settings
 from store.tables import Base
@@ -29,5 +30,5 @@ given: Connection | None = context.config.attributes.get("connection")
 if given is not None:
     run(given)
 else:
-    with engine(get_settings()).connect() as own:
+    with connected(engine(get_settings())) as own:
         run(own)

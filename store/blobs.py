@@ -5,6 +5,7 @@ A key is a relative path: ``jobs/<id>/attempt-<n>/<name>``.
 
 import hashlib
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,12 +62,28 @@ class Blobs:
         result = obstore.get(self._store, key, options={"range": (start, end)})
         return (bytes(chunk) for chunk in result.stream(min_chunk_size=CHUNK_BYTES))
 
+    def get_file(self, key: str, path: Path) -> Stored:
+        """Write the blob to ``path``, and tell what was written. Raises ``BlobNotFoundError``."""
+        digest, size = hashlib.sha256(), 0
+        chunks = self.stream(key)
+        with path.open("wb") as file:
+            for chunk in chunks:
+                file.write(chunk)
+                digest.update(chunk)
+                size += len(chunk)
+        return Stored(size, digest.hexdigest())
+
     def head(self, key: str) -> int:
         """The size in bytes. Raises ``BlobNotFoundError``."""
         try:
             return int(obstore.head(self._store, key)["size"])
         except FileNotFoundError as error:
             raise BlobNotFoundError(key) from error
+
+    def delete(self, key: str) -> None:
+        """Harmless if it is not there."""
+        with suppress(FileNotFoundError):
+            obstore.delete(self._store, key)
 
     def delete_prefix(self, prefix: str) -> None:
         """All blobs in the folder ``prefix``; there may be none."""

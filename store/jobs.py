@@ -14,12 +14,12 @@ from sqlalchemy import ColumnElement, Select, case, func, insert, literal, or_, 
 from sqlalchemy.orm import Session, aliased
 
 from core.progress import Progress, Stage
-from core.recipe import FisherRecipe, SvdMagnitudeRecipe, recipe_adapter
-from core.report import Constraint, Report
+from core.recipe import GOALS, AnyRecipe, recipe_adapter
+from core.report import AnyReport, Constraint, Report, SweepReport
 from store.errors import JobFinishedError, JobNotFoundError, LeaseLostError
 from store.session import now
 from store.tables import Artifact, Event, EventKind, Job, JobState, Queue
-from store.values import ArtifactView, Claim, Doorbell, EventView, JobError, JobView, Lease, Page
+from store.values import ArtifactView, CheckpointFile, Claim, Doorbell, EventView, JobError, JobView, Lease, Page
 from vitpress.plan import Plan
 
 # ---------------------------------------------------------------- a user's side
@@ -30,7 +30,7 @@ def create(
     *,
     model: str,
     dataset: str,
-    recipe: FisherRecipe | SvdMagnitudeRecipe,
+    recipe: AnyRecipe,
     name: str | None = None,
     labels: Mapping[str, str] | None = None,
     timeout_seconds: int | None = None,
@@ -116,16 +116,23 @@ def request_cancel(session: Session, job_id: str) -> JobView:
     return job
 
 
-def plan(session: Session, job_id: str) -> Plan | None:
-    """None until the job has succeeded. Raises ``JobNotFoundError``."""
+def plans(session: Session, job_id: str) -> tuple[Plan, ...]:
+    """Of each model that the job gave, in the order of its report. None until it has succeeded.
+
+    Raises ``JobNotFoundError``.
+    """
     stored = _column(session, job_id, Job.plan)
-    return None if stored is None else Plan.model_validate(stored)
+    if stored is None:
+        return ()
+    return tuple(Plan.model_validate(each) for each in stored.get("plans", [stored]))
 
 
-def report(session: Session, job_id: str) -> Report | None:
+def report(session: Session, job_id: str) -> AnyReport | None:
     """None until the job has succeeded. Raises ``JobNotFoundError``."""
     stored = _column(session, job_id, Job.report)
-    return None if stored is None else Report.model_validate(stored)
+    if stored is None:
+        return None
+    return SweepReport.model_validate(stored) if "table" in stored else Report.model_validate(stored)
 
 
 def artifacts(session: Session, job_id: str) -> list[ArtifactView]:
@@ -141,7 +148,18 @@ def events_after(session: Session, job_id: str, last_event_id: int = 0, limit: i
         select(Event).where(Event.job_id == job_id, Event.id > last_event_id).order_by(Event.id).limit(limit)
     )
     return [
-        EventView(row.id, row.kind, row.at, row.state, row.stage, row.fraction, row.attempt, row.message)
+        EventView(
+            row.id,
+            row.kind,
+            row.at,
+            row.state,
+            row.stage,
+            row.fraction,
+            row.loss,
+            row.eta_seconds,
+            row.attempt,
+            row.message,
+        )
         for row in rows
     ]
 
@@ -177,8 +195,7 @@ def claim(session: Session, worker: str, queues: Collection[Queue], lease: timed
         Job.state == JobState.QUEUED,
         at=at,
         state=JobState.RUNNING,
-        stage=None,
-        stage_fraction=0.0,
+        **_NO_STAGE,
         attempt=Job.attempt + 1,
         lease_token=token,
         lease_expires_at=at + lease,
@@ -211,8 +228,32 @@ def record_progress(session: Session, claim: Claim, progress: Progress) -> None:
         kind=EventKind.PROGRESS if before is progress.stage else EventKind.STAGE,
         stage=progress.stage,
         stage_fraction=progress.fraction,
+        stage_loss=progress.loss,
+        stage_eta_seconds=progress.eta_seconds,
     )
     if not written:
+        raise LeaseLostError(claim.job_id, claim.attempt)
+
+
+def checkpoint(session: Session, job_id: str) -> tuple[CheckpointFile, ...]:
+    """The files of the last checkpoint, of whatever attempt; empty: there is none. Raises ``JobNotFoundError``."""
+    stored = _column(session, job_id, Job.checkpoint)
+    return tuple(CheckpointFile(**file) for file in (stored or {}).get("files", ()))
+
+
+def record_checkpoint(session: Session, claim: Claim, files: Sequence[CheckpointFile]) -> None:
+    """Make ``files`` the job's last checkpoint, in place of the one before. The blobs are there already.
+
+    An attempt that is about to put its first blob records what there is, be it nothing: from then on the sweeper
+    knows that there are blobs to delete. Raises ``LeaseLostError``.
+    """
+    recorded = session.scalar(
+        update(Job)
+        .where(*_fence(claim))
+        .values(checkpoint={"files": [asdict(file) for file in files]})
+        .returning(Job.id)
+    )
+    if recorded is None:
         raise LeaseLostError(claim.job_id, claim.attempt)
 
 
@@ -220,12 +261,12 @@ def finish(
     session: Session,
     claim: Claim,
     *,
-    plan: Plan,
-    report: Report,
+    plan: Plan | Sequence[Plan],
+    report: AnyReport,
     artifacts: Sequence[ArtifactView],
     stage_seconds: Mapping[str, float],
 ) -> None:
-    """Running → succeeded, with all that came out, in one compare-and-swap.
+    """Running → succeeded, with all that came out, in one compare-and-swap. A sweep has a ``plan`` for each model.
 
     Raises ``LeaseLostError``, also when the job is being cancelled: whoever asked first wins.
     """
@@ -236,9 +277,11 @@ def finish(
         Job.state == JobState.RUNNING,
         at=at,
         state=JobState.SUCCEEDED,
-        plan=plan.model_dump(mode="json"),
+        plan=plan.model_dump(mode="json")
+        if isinstance(plan, Plan)
+        else {"plans": [each.model_dump(mode="json") for each in plan]},
         report=report.model_dump(mode="json"),
-        achieved=report.constraint.model_dump(mode="json"),
+        achieved=None if isinstance(report, SweepReport) else report.constraint.model_dump(mode="json"),
         stage_seconds={str(stage): seconds for stage, seconds in stage_seconds.items()},
         **_unleased(at),
     )
@@ -304,8 +347,7 @@ def release(session: Session, claim: Claim) -> JobState | None:
             message="the worker shut down",
             state=case((cancelling, _state(JobState.CANCELLED)), else_=_state(JobState.QUEUED)),
             max_attempts=Job.max_attempts + 1,
-            stage=None,
-            stage_fraction=0.0,
+            **_NO_STAGE,
             rung_at=None,
             **_unleased(case((cancelling, literal(at, Job.finished_at.type)), else_=None)),
         )
@@ -350,7 +392,21 @@ def unrung(session: Session, silence: timedelta, limit: int = 16) -> list[Doorbe
     return [Doorbell(row.id, row.queue) for row in rows]
 
 
+def with_useless_checkpoint(session: Session, limit: int = 16) -> list[str]:
+    """The ids of jobs that have ended, however, and still have a checkpoint: delete its blobs, then ``forget`` it."""
+    ended = [state for state in JobState if state.is_final]
+    ids = select(Job.id).where(Job.checkpoint.is_not(None), Job.state.in_(ended)).order_by(Job.id).limit(limit)
+    return list(session.scalars(ids))
+
+
+def forget_checkpoint(session: Session, job_id: str) -> None:
+    """The blobs of the checkpoint of a job that has ended are gone."""
+    session.execute(update(Job).where(Job.id == job_id).values(checkpoint=None))
+
+
 # ---------------------------------------------------------------- how it is written
+
+_NO_STAGE: dict[str, Any] = {"stage": None, "stage_fraction": 0.0, "stage_loss": None}
 
 
 def _fence(claim: Claim) -> tuple[ColumnElement[bool], ...]:
@@ -367,7 +423,7 @@ def _lock(ids: Select[str]) -> ColumnElement[bool]:
 
 
 def _unleased(finished_at: Any) -> dict[str, Any]:
-    return {"lease_token": None, "lease_expires_at": None, "finished_at": finished_at}
+    return {"lease_token": None, "lease_expires_at": None, "finished_at": finished_at, "stage_eta_seconds": None}
 
 
 def _state(state: JobState) -> ColumnElement[JobState]:
@@ -392,6 +448,7 @@ def _end_attempts(session: Session, *where: ColumnElement[bool], error: JobError
         error_message=case((fails, error.message), else_=None),
         stage=case((ends, Job.stage), else_=None),
         stage_fraction=case((ends, Job.stage_fraction), else_=0.0),
+        stage_loss=case((ends, Job.stage_loss), else_=None),
         rung_at=None,
         **_unleased(case((ends, literal(at, Job.finished_at.type)), else_=None)),
     )
@@ -410,7 +467,7 @@ def _write(
         update(Job)
         .where(*where)
         .values(**values)
-        .returning(Job.id, Job.state, Job.stage, Job.stage_fraction, Job.attempt)
+        .returning(Job.id, Job.state, Job.stage, Job.stage_fraction, Job.stage_loss, Job.stage_eta_seconds, Job.attempt)
         .execution_options(synchronize_session=False)
     )
     rows = list(session.execute(statement).all())
@@ -428,6 +485,8 @@ def _log(session: Session, kind: EventKind, at: datetime, rows: Sequence[Any], m
             "state": row.state,
             "stage": row.stage,
             "fraction": row.stage_fraction,
+            "loss": row.stage_loss,
+            "eta_seconds": row.stage_eta_seconds,
             "attempt": row.attempt,
             "message": message,
         }
@@ -479,6 +538,8 @@ def _view(job: Job, position: int | None, eta_seconds: float | None) -> JobView:
         queue=job.queue,
         stage=job.stage,
         stage_fraction=job.stage_fraction,
+        stage_loss=job.stage_loss,
+        stage_eta_seconds=job.stage_eta_seconds,
         attempt=job.attempt,
         max_attempts=job.max_attempts,
         position=position,
@@ -498,17 +559,34 @@ def _view(job: Job, position: int | None, eta_seconds: float | None) -> JobView:
 
 
 def _eta(session: Session, job: Job) -> float | None:
-    """What the stages ahead took in the last job that succeeded with this model and dataset."""
+    """What the stages ahead took in the last like job that succeeded, and what this stage says of itself.
+
+    Like: of the same model, dataset, kind of goal, number of models and fine-tuning. One of another length would say
+    nothing about this one.
+    """
     if job.state is not JobState.RUNNING:
         return None
-    seconds = session.scalar(
-        select(Job.stage_seconds)
+    before = session.execute(
+        select(Job.recipe, Job.stage_seconds)
         .where(Job.model == job.model, Job.dataset == job.dataset, Job.state == JobState.SUCCEEDED)
         .order_by(Job.finished_at.desc())
-        .limit(1)
+        .limit(16)
+    )
+    length = _length(job.recipe)
+    seconds: dict[str, float] | None = next(
+        (row.stage_seconds for row in before if _length(row.recipe) == length), None
     )
     if seconds is None:
         return None
     stages = list(Stage)
     ahead = stages[stages.index(job.stage) :] if job.stage else stages
-    return sum(seconds.get(stage, 0.0) for stage in ahead) - job.stage_fraction * seconds.get(ahead[0], 0.0)
+    here: float = (1 - job.stage_fraction) * seconds.get(ahead[0], 0.0)
+    if job.stage_eta_seconds is not None:
+        here = job.stage_eta_seconds
+    return here + sum(seconds.get(stage, 0.0) for stage in ahead[1:])
+
+
+def _length(recipe: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What of a recipe tells how long its job takes."""
+    goals = [name for name in GOALS if recipe.get(name) is not None]
+    return goals, len(recipe.get("target_ratios") or ()), recipe.get("finetune")

@@ -24,6 +24,7 @@ from sqlalchemy import (
     String,
     Text,
     TypeDecorator,
+    text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -114,6 +115,8 @@ def _enum(values: type[StrEnum], name: str) -> Enum:
 
 Json = JSON(none_as_null=True)
 
+_CHECKPOINTED = text("checkpoint IS NOT NULL")
+
 
 class Base(DeclarativeBase):
     metadata = MetaData(
@@ -149,6 +152,8 @@ class Job(Base):
     priority: Mapped[int]  # larger first
     stage: Mapped[Stage | None] = mapped_column(_enum(Stage, "stage"))
     stage_fraction: Mapped[float]
+    stage_loss: Mapped[float | None]  # of a stage that trains
+    stage_eta_seconds: Mapped[float | None]  # until it ends, where it can tell
     attempt: Mapped[int]  # 0 before the first claim; never reused, blobs are keyed by it
     max_attempts: Mapped[int]
     error_code: Mapped[str | None] = mapped_column(String(64))
@@ -166,6 +171,7 @@ class Job(Base):
     achieved: Mapped[dict[str, Any] | None]  # core.report.Constraint
     stage_seconds: Mapped[dict[str, float] | None]
     # Large, and not wanted on a list page: loaded by name alone.
+    checkpoint: Mapped[dict[str, Any] | None] = mapped_column(deferred=True, deferred_raiseload=True)
     plan: Mapped[dict[str, Any] | None] = mapped_column(deferred=True, deferred_raiseload=True)
     report: Mapped[dict[str, Any] | None] = mapped_column(deferred=True, deferred_raiseload=True)
 
@@ -175,6 +181,8 @@ class Job(Base):
         ),
         Index("ix_jobs_state_queue", "state", "queue"),
         Index("ix_jobs_lease_expires_at", "lease_expires_at"),
+        # Few rows have one, and the sweeper asks often.
+        Index("ix_jobs_checkpointed", "state", postgresql_where=_CHECKPOINTED, sqlite_where=_CHECKPOINTED),
         Index("ix_jobs_model_state_finished_at", "model", "state", "finished_at"),
     )
 
@@ -193,6 +201,8 @@ class Event(Base):
     state: Mapped[JobState] = mapped_column(_enum(JobState, "state"))
     stage: Mapped[Stage | None] = mapped_column(_enum(Stage, "stage"))
     fraction: Mapped[float]
+    loss: Mapped[float | None]
+    eta_seconds: Mapped[float | None]
     attempt: Mapped[int]
     message: Mapped[str | None] = mapped_column(Text)
 

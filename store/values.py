@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 from pydantic import BaseModel, ConfigDict
 
 from core.progress import Stage
-from core.recipe import FisherRecipe, SvdMagnitudeRecipe
+from core.recipe import AnyRecipe
 from core.report import Constraint
 from store.tables import EventKind, JobState, Queue
 
@@ -26,20 +26,22 @@ class JobError:
 
 @dataclass(frozen=True, slots=True)
 class JobView:
-    """A job without its plan and report, which ``store.jobs.plan`` and ``report`` load."""
+    """A job without its plan and report, which ``store.jobs.plans`` and ``report`` load."""
 
     id: str
     state: JobState
     queue: Queue
     stage: Stage | None
     stage_fraction: float
+    stage_loss: float | None  # of a stage that trains
+    stage_eta_seconds: float | None  # until it ends; None unless running, in a stage that can tell
     attempt: int  # 0 before the first one
     max_attempts: int
     position: int | None  # 1: next to be claimed; None unless queued
-    eta_seconds: float | None  # None unless running, with a finished job of this model and dataset to judge by
+    eta_seconds: float | None  # None unless running, with a like job that has finished to judge by
     model: str
     dataset: str
-    recipe: FisherRecipe | SvdMagnitudeRecipe
+    recipe: AnyRecipe
     name: str | None
     labels: Mapping[str, str]
     timeout_seconds: int | None  # None: the worker's default
@@ -47,7 +49,7 @@ class JobView:
     started_at: datetime | None  # of the current attempt, or the last one
     finished_at: datetime | None
     error: JobError | None
-    constraint: Constraint | None
+    constraint: Constraint | None  # None for a sweep, too: each of its models has its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,8 @@ class EventView:
     state: JobState
     stage: Stage | None
     fraction: float
+    loss: float | None
+    eta_seconds: float | None  # until the stage ends
     attempt: int
     message: str | None
 
@@ -72,6 +76,16 @@ class ArtifactView:
     size: int
     sha256: str
     media_type: str
+    blob_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointFile:
+    """A file of a job's last checkpoint. ``size`` in bytes, ``sha256`` in hex."""
+
+    name: str
+    size: int
+    sha256: str
     blob_key: str
 
 
