@@ -1,26 +1,29 @@
 """Calibration: what each layer sees, and how much the loss minds a change of what it says.
 
-For a linear map y = W x + b, one forward and backward pass a batch gives g = ∂ℓ/∂y at every token, where ℓ is the
-cross-entropy against labels sampled from the model's own softmax. A change ΔW then adds to the loss of an image about
-½ E[(Σ_t g_tᵀ ΔW x_t)²] (the Fisher information is the Hessian's Gauss-Newton part). Factorised (Martens & Grosse 2015,
-arXiv 1503.05671), it is ½ tr(G ΔW C ΔWᵀ). Their C and G add up over tokens as if errors at different tokens had nothing
-to do with each other. But they do: what a class token or an average reads out of all tokens adds up, or cancels. With
-X (tokens × inputs) and D (tokens × outputs, rows g_t) of one image, the two factors of the whole sum are
+For a linear map y = W x + b, one forward and backward pass a batch gives g = ∂(v · logits)/∂y at every token,
+where v is random with E[v vᵀ] = diag(p) − p pᵀ, the Fisher information of the softmax p. A change ΔW then adds
+to the loss of an image about ½ E[(Σ_t g_tᵀ ΔW x_t)²] (the Fisher information is the Hessian's Gauss-Newton
+part). Labels drawn from p would give the same on average; but of a confident model, all but a few images would
+then say next to nothing.
+
+Factorised (Martens & Grosse 2015, arXiv 1503.05671), it is ½ tr(G ΔW C ΔWᵀ). Their C and G add up over tokens
+as if errors at different tokens had nothing to do with each other. But they do: what a class token or an
+average reads out of all tokens adds up, or cancels. With X (tokens × inputs) and D (tokens × outputs, rows
+g_t) of one image, the two factors of the whole sum are
 
     C ∝ E[Xᵀ (D Dᵀ) X],    G ∝ E[Dᵀ (X Xᵀ) D]
 
-(the Kronecker factors of E[vec Γ vec Γᵀ], Γ = Dᵀ X, after one step of its power iteration; through the tokens' Gram
-matrices they take about as long as the others, without forming Γ). We mix both views, ``INDEPENDENT`` of the one and the
-rest of the other: an error that cancels where the loss looks today may not do so behind a layer that changes as well. X
-is taken about its mean weighted by ‖g‖², which a bias can correct for. In X Xᵀ each input counts in units of its own
-deviation: massive activations would drown all others.
+(the Kronecker factors of E[vec Γ vec Γᵀ], Γ = Dᵀ X, after one step of its power iteration; through the tokens'
+Gram matrices they take about as long as the others, without forming Γ). We mix both views, ``INDEPENDENT`` of
+the one and the rest of the other: an error that cancels where the loss looks today may not do so behind a layer
+that changes as well. X is taken about its mean weighted by ‖g‖², which a bias can correct for. In X Xᵀ each
+input counts in units of its own deviation: massive activations would drown all others.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -30,7 +33,7 @@ from core.frozen import frozen_parameters
 from core.running import RunningMoments
 
 DEAD = 1e-5  # of the mean deviation: an input below it is constant
-INDEPENDENT = 0.3  # docs/decisions/0002-errors-add-up-over-tokens.md
+INDEPENDENT = 0.6  # docs/decisions/0002-errors-add-up-over-tokens.md
 
 
 @dataclass(frozen=True)
@@ -144,7 +147,7 @@ def calibrate(
                 logits = model(images.to(device).requires_grad_())
                 if not logits.isfinite().all():
                     raise NumericalError("the model's logits are not finite on the calibration images")
-                F.cross_entropy(logits.float(), _sample_labels(logits, generator), reduction="sum").backward()
+                logits.backward(_fisher_sample(logits.detach(), generator))
                 done += len(images)
                 on_images(done)
     finally:
@@ -157,7 +160,12 @@ def calibrate(
     return found
 
 
-def _sample_labels(logits: Float[Tensor, "images classes"], generator: torch.Generator) -> Tensor:
-    """On the CPU, so that a seed gives the same labels on every device."""
-    softmax = logits.detach().float().softmax(-1).cpu()
-    return torch.multinomial(softmax, 1, generator=generator)[:, 0].to(logits.device)
+def _fisher_sample(logits: Float[Tensor, "images classes"], generator: torch.Generator) -> Tensor:
+    """v = √p ⊙ ε − p (√p · ε), with signs ε at random: E[v vᵀ] = diag(p) − p pᵀ, the Fisher information of the logits.
+
+    Signs come from the CPU, so that a seed gives the same on every device.
+    """
+    probabilities = logits.float().softmax(-1)
+    signs = torch.randint(0, 2, logits.shape, generator=generator).to(probabilities) * 2 - 1
+    scaled = probabilities.sqrt() * signs
+    return (scaled - probabilities * scaled.sum(-1, keepdim=True)).to(logits.dtype)

@@ -7,10 +7,11 @@ each map is solved for in closed form from the *compressed* stream's inputs to w
     proj      →  (y_original − x_compressed) / γ₁
     fc2       →  (z_original − y_compressed) / γ₂
 
-so that no error travels further than it must. Each is a ridge regression anchored at the weights there are, over the
-tokens of all calibration images, weighted by how much the loss minds each token (``Moments.token_weights``). Its ridge is
-the one of ``RIDGES`` that predicts a held-out fifth of those images best, errors taken in the metric G. What a map gives
-up for its rank is then chosen anew, from what was solved and in the compressed stream (``core.lowrank``).
+so that no error travels further than it must. Each is a ridge regression anchored at the weights there are,
+over the tokens of all calibration images, weighted by how much the loss minds each token
+(``Moments.token_weights``). Its ridge is the one of ``RIDGES`` that predicts a held-out fifth of those images
+best, errors taken in the metric G. What a map gives up for its rank is then chosen anew, from what was solved
+and in the compressed stream (``core.lowrank``).
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping

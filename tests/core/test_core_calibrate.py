@@ -1,11 +1,10 @@
 import pytest
 import torch
-import torch.nn.functional as F
 from small_vit import Make
 from surveys import Batches
 from torch import Tensor, nn
 
-from core.calibrate import INDEPENDENT, Moments, calibrate
+from core.calibrate import INDEPENDENT, Moments, _fisher_sample, calibrate
 from core.errors import NumericalError
 
 PATHS = ["blocks.0.attn.qkv", "blocks.1.attn.proj", "blocks.2.mlp.fc2"]
@@ -16,7 +15,7 @@ def moments_of(model: nn.Module, batches: Batches, seed: int = 5) -> dict[str, M
 
 
 def seen(model: nn.Module, batches: Batches, path: str) -> tuple[Tensor, Tensor]:
-    """Inputs by a hook, and gradients by autograd of the output, for the labels that seed 5 samples: image by image."""
+    """Inputs by a hook, and gradients by autograd, for the directions that seed 5 gives: image by image."""
     generator = torch.Generator().manual_seed(5)
     xs, gs = [], []
     for images, _ in batches:
@@ -26,8 +25,7 @@ def seen(model: nn.Module, batches: Batches, path: str) -> tuple[Tensor, Tensor]
         )
         logits = model(images)
         handle.remove()
-        labels = torch.multinomial(logits.detach().softmax(-1), 1, generator=generator)[:, 0]
-        (g,) = torch.autograd.grad(F.cross_entropy(logits, labels, reduction="sum"), kept["y"])
+        (g,) = torch.autograd.grad((_fisher_sample(logits.detach(), generator) * logits).sum(), kept["y"])
         xs.append(kept["x"].detach().double())
         gs.append(g.double())
     return torch.cat(xs), torch.cat(gs)
@@ -78,7 +76,7 @@ class TestMoments:
     def test_do_not_depend_on_how_images_are_batched(self, vit: nn.Module, batches: Batches) -> None:
         whole = [(torch.cat([images for images, _ in batches]), torch.cat([labels for _, labels in batches]))]
         one, other = (moments_of(vit, each)[PATHS[0]].gradient for each in (batches, whole))
-        assert (one - other).norm() < 0.2 * one.norm()  # the labels' order, and the token weights' mean, are a batch's
+        assert (one - other).norm() < 0.2 * one.norm()  # the signs' order, and the token weights' mean, are a batch's
 
     def test_weigh_least_what_a_class_token_never_sees(self, vit: nn.Module, batches: Batches) -> None:
         weights = moments_of(vit, batches)["blocks.2.mlp.fc2"].token_weights
@@ -92,6 +90,18 @@ class TestMoments:
         model.get_parameter("attn_pool.latent").requires_grad_(False)
         found = calibrate(model, ["attn_pool.q", "attn_pool.kv"], batches[:1], seed=0, on_images=lambda _: None)
         assert set(found) == {"attn_pool.kv"}  # the query is the same for every image
+
+
+class TestFisherSample:
+    def test_has_the_fisher_information_of_the_softmax_as_its_covariance(self) -> None:
+        logits = torch.tensor([2.0, -1.0, 0.5, 0.0, -3.0])
+        many = _fisher_sample(logits.expand(200_000, 5), torch.Generator().manual_seed(3)).double()
+        p = logits.double().softmax(-1)
+        torch.testing.assert_close(many.T @ many / len(many), p.diag() - torch.outer(p, p), rtol=0, atol=2e-3)
+
+    def test_says_something_of_an_image_that_the_model_is_sure_of(self) -> None:
+        sure = _fisher_sample(torch.tensor([[9.0, 0.0, 0.0]]), torch.Generator().manual_seed(0))
+        assert sure.abs().max() > 0.005
 
 
 class TestModel:
