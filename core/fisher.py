@@ -17,7 +17,7 @@ from core.families import canonical_copy
 from core.heads import AttentionCandidate
 from core.progress import OnProgress, Progress, Stage
 from core.prune import FeedForwardCandidate
-from core.rebuild import rebuild
+from core.rebuild import Rebuilt, rebuild
 from core.refit import refit_
 from core.shapes import AttentionShape, FeedForwardShape, LayerShape, LinearShape, ModelShape
 from core.stream import Walk, walk
@@ -45,6 +45,10 @@ class Survey:
             for layer in self.shape.layers
         ]
 
+    def rebuild(self, plan: Plan) -> Rebuilt:
+        """The model that ``plan`` describes, before any re-fit."""
+        return rebuild(self.model, self.shape, plan, self.candidates)
+
 
 def survey(model: nn.Module, shape: ModelShape, data: Prepared, seed: int, on_progress: OnProgress) -> Survey:
     """Calibrate, and price every size of every layer. Raises ``NumericalError``."""
@@ -67,8 +71,15 @@ def survey(model: nn.Module, shape: ModelShape, data: Prepared, seed: int, on_pr
 
 def shrink(survey: Survey, plan: Plan, on_progress: OnProgress, *, refit: bool = True) -> nn.Module:
     """The model that ``plan`` describes, its maps re-fitted along the stream where there is one."""
-    rebuilt = rebuild(survey.model, survey.shape, plan, survey.candidates)
-    if refit and survey.walk is not None:
+    rebuilt = survey.rebuild(plan)
+    if refit:
+        refit_along_(rebuilt, survey, on_progress)
+    return rebuilt.model
+
+
+def refit_along_(rebuilt: Rebuilt, survey: Survey, on_progress: OnProgress) -> None:
+    """Re-fit its model in place, if the original is a single stream."""
+    if survey.walk is not None:
         refit_(
             rebuilt.model,
             survey.canonical,
@@ -77,7 +88,6 @@ def shrink(survey: Survey, plan: Plan, on_progress: OnProgress, *, refit: bool =
             rebuilt.readers,
             on_block=lambda fraction: on_progress(Progress(Stage.COMPRESS, 0.5 + 0.5 * fraction)),
         )
-    return rebuilt.model
 
 
 def maps_of(layer: LayerShape) -> Iterator[str]:

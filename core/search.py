@@ -11,11 +11,10 @@ from core import measure, methods
 from core.allocate import Target, allocate, ratio_target, reachable_ratio, target_of
 from core.data import BATCH, Prepared
 from core.errors import DatasetError, UnreachableTargetError
-from core.fisher import Survey, shrink, survey
+from core.fisher import Survey, refit_along_, shrink, survey
 from core.latency import measure_costs
 from core.probe import probe
 from core.progress import OnProgress, ignore, scaled, shares
-from core.rebuild import rebuild
 from core.recipe import LATENCY_BATCH, AnyRecipe, FisherRecipe
 from core.report import Change, LayerCheck, Search, Trial
 from core.shapes import ModelShape
@@ -53,18 +52,20 @@ def reach(
     match list(recipes):
         case [FisherRecipe(goal="target_latency") as recipe]:
             surveyed = survey(model, shape, data, recipe.seed, on_progress)
-            return [_checked(_fast_enough(recipe, surveyed, data, on_progress), surveyed, data)]
+            return [_fast_enough(recipe, surveyed, data, on_progress)]
         case [FisherRecipe(goal="max_error_increase") as recipe]:
             fitted, held_out = hold_out(data)
             surveyed = survey(model, shape, fitted, recipe.seed, on_progress)
-            return [_checked(_smallest_within(recipe, surveyed, held_out, on_progress), surveyed, data)]
+            reached = _smallest_within(recipe, surveyed, held_out, on_progress)
+            check = _self_check(surveyed, surveyed.rebuild(reached.plan).model, reached.plan, data)
+            return [replace(reached, self_check=check)]
         case [FisherRecipe() as recipe, *_]:
             surveyed = survey(model, shape, data, recipe.seed, on_progress)
             curves = surveyed.curves(target_of(shape, recipe).gain)
             plans = [allocate(shape, curves, each) for each in recipes]
             parts = _after_survey(on_progress, len(recipes))
             return [
-                _checked(Reached(each, shrink(surveyed, plan, part, refit=recipe.refit), plan), surveyed, data)
+                _shrunk(each, surveyed, plan, data, part, refit=recipe.refit)
                 for each, plan, part in zip(recipes, plans, parts, strict=True)
             ]
         case _:
@@ -73,11 +74,20 @@ def reach(
             return [Reached(each, *methods.run(each, model, shape, data, part)) for each, part in runs]
 
 
-def _checked(reached: Reached, surveyed: Survey, data: Prepared) -> Reached:
-    """With each layer's predicted loss held against the divergence that the layer alone brings about."""
-    compressed = rebuild(surveyed.model, surveyed.shape, reached.plan, surveyed.candidates).model
-    images = data.calibration[: -(-PROBE_IMAGES // BATCH)]
-    return replace(reached, self_check=probe(surveyed.canonical, compressed, reached.plan, images))
+def _shrunk(
+    recipe: AnyRecipe, surveyed: Survey, plan: Plan, data: Prepared, on_progress: OnProgress, *, refit: bool
+) -> Reached:
+    """The model of ``plan``, checked before it is re-fitted."""
+    rebuilt = surveyed.rebuild(plan)
+    check = _self_check(surveyed, rebuilt.model, plan, data)
+    if refit:
+        refit_along_(rebuilt, surveyed, on_progress)
+    return Reached(recipe, rebuilt.model, plan, self_check=check)
+
+
+def _self_check(surveyed: Survey, compressed: nn.Module, plan: Plan, data: Prepared) -> tuple[LayerCheck, ...]:
+    """Each layer's predicted loss, held against the divergence that the layer alone brings about."""
+    return probe(surveyed.canonical, compressed, plan, data.calibration[: -(-PROBE_IMAGES // BATCH)])
 
 
 # ---------------------------------------------------------------- latency
@@ -115,8 +125,8 @@ def _fast_enough(recipe: FisherRecipe, surveyed: Survey, data: Prepared, on_prog
     trials = [trial for _, trial in tried]
     chosen = min(range(len(trials)), key=lambda index: _by_latency(trials[index]))
     plan = tried[chosen][0]
-    smaller = shrink(surveyed, plan, _tail(on_progress), refit=recipe.refit)
-    return Reached(recipe, smaller, plan, Search(trials=tuple(trials), chosen=chosen, held_out_images=None))
+    reached = _shrunk(recipe, surveyed, plan, data, _tail(on_progress), refit=recipe.refit)
+    return replace(reached, search=Search(trials=tuple(trials), chosen=chosen, held_out_images=None))
 
 
 def _by_latency(trial: Trial) -> tuple[bool, float]:
