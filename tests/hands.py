@@ -7,7 +7,7 @@ from core.progress import Progress, Stage
 from core.recipe import AnyRecipe
 from core.report import AnyReport
 from examples import PLAN, RECIPE, REPORT
-from store import jobs
+from store import attempts, jobs
 from store.blobs import Blobs
 from store.session import engine, transaction
 from store.settings import Settings
@@ -31,7 +31,7 @@ class Worker:
 
     def claim(self) -> Claim:
         with transaction(self.engine) as session:
-            claim = jobs.claim(session, "a worker", [Queue.CPU], LEASE)
+            claim = attempts.claim(session, "a worker", [Queue.CPU], LEASE)
         assert claim is not None
         return claim
 
@@ -44,11 +44,11 @@ class Worker:
         eta_seconds: float | None = None,
     ) -> None:
         with transaction(self.engine) as session:
-            jobs.record_progress(session, claim, Progress(stage, fraction, loss, eta_seconds))
+            attempts.record_progress(session, claim, Progress(stage, fraction, loss, eta_seconds))
 
     def fail(self, claim: Claim, code: str, message: str) -> None:
         with transaction(self.engine) as session:
-            jobs.fail(session, claim, JobError(code, message))
+            attempts.fail(session, claim, JobError(code, message))
 
     def finish(
         self,
@@ -59,7 +59,7 @@ class Worker:
     ) -> None:
         artifacts = [self._put(claim, name, content) for name, content in files.items()]
         with transaction(self.engine) as session:
-            jobs.finish(session, claim, plan=plan, report=report, artifacts=artifacts, stage_seconds={})
+            attempts.finish(session, claim, plan=plan, report=report, artifacts=artifacts, stage_seconds={})
 
     def _put(self, claim: Claim, name: str, content: bytes) -> ArtifactView:
         path = self.settings.data_dir / "outbox"

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Engine
 
 from examples import RECIPE
-from store import jobs
+from store import attempts, jobs
 from store.session import transaction
 from store.tables import Queue
 from store.values import Claim, JobView
@@ -29,7 +29,7 @@ class Steps:
         return self.do(jobs.create, **({"model": "sample:vit", "dataset": "sample:shirts", "recipe": RECIPE} | options))
 
     def claim(self, queues: tuple[Queue, ...] = (Queue.CPU,), lease: timedelta = LEASE) -> Claim:
-        claim = self.do(jobs.claim, "worker-a", queues, lease)
+        claim = self.do(attempts.claim, "worker-a", queues, lease)
         assert claim is not None
         return claim
 

@@ -17,7 +17,7 @@ import structlog
 from obstore.exceptions import BaseError as BlobStoreError
 from sqlalchemy import Engine
 
-from store import jobs
+from store import attempts
 from store.blobs import Blobs
 from store.errors import BlobNotFoundError, LeaseLostError
 from store.session import transaction
@@ -42,7 +42,7 @@ class BlobCheckpoints:
         self._blobs, self._database, self._claim = blobs, database, claim
         self._directory = TemporaryDirectory(prefix="vitpress-")
         with transaction(database, read_only=True) as session:
-            self._last = jobs.checkpoint(session, claim.job_id)
+            self._last = attempts.checkpoint(session, claim.job_id)
 
     def __enter__(self) -> Self:
         return self
@@ -78,7 +78,7 @@ class BlobCheckpoints:
             log.warning("checkpoint not saved", error=first_line(error))
 
     def _save(self, directory: Path) -> None:
-        self._record(self._last)  # before the first blob: see ``jobs.record_checkpoint``
+        self._record(self._last)  # before the first blob: see ``attempts.record_checkpoint``
         there = {(file.name, file.sha256): file for file in self._last}
         files = tuple(self._put(path, there) for path in sorted(directory.iterdir()))
         try:
@@ -106,4 +106,4 @@ class BlobCheckpoints:
 
     def _record(self, files: tuple[CheckpointFile, ...]) -> None:
         with transaction(self._database) as session:
-            jobs.record_checkpoint(session, self._claim, files)
+            attempts.record_checkpoint(session, self._claim, files)

@@ -19,7 +19,7 @@ from core import datasets
 from core.errors import VitpressError
 from core.progress import OnProgress, Progress, Stage, StageClock
 from core.report import AnyReport
-from store import jobs
+from store import attempts, jobs
 from store.blobs import Blobs
 from store.errors import LeaseLostError
 from store.session import engine, transaction
@@ -73,7 +73,7 @@ def run(claim: Claim, settings: Settings) -> None:
         artifacts = upload(blobs, claim, Path(directory), progress)
     progress.stop()
     with transaction(database) as session:
-        jobs.finish(
+        attempts.finish(
             session,
             claim,
             plan=[each.plan for each in compressed] if job.recipe.target_ratios else compressed[0].plan,
@@ -122,7 +122,7 @@ class Recorder:
             return
         try:
             with transaction(self._database) as session:
-                jobs.record_progress(session, self._claim, progress)
+                attempts.record_progress(session, self._claim, progress)
         except DATABASE_UNREACHABLE as error:
             log.warning("progress not recorded", error=first_line(error))
         self._stage, self._written = progress.stage, at
@@ -140,11 +140,11 @@ def outcome_of(claim: Claim, database: Engine) -> Iterator[None]:
     except BlobStoreError as error:
         log.exception("blob store failed")
         with transaction(database) as session:
-            jobs.lose(session, claim, JobError("blob_store_unavailable", first_line(error)))
+            attempts.lose(session, claim, JobError("blob_store_unavailable", first_line(error)))
     except Exception as error:
         log.exception("attempt failed")
         with suppress(LeaseLostError), transaction(database) as session:
-            jobs.fail(session, claim, explain(error))
+            attempts.fail(session, claim, explain(error))
 
 
 def explain(error: Exception) -> JobError:

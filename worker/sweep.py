@@ -13,7 +13,7 @@ from datetime import timedelta
 import structlog
 from sqlalchemy import Engine
 
-from store import jobs, queue, workers
+from store import queue, upkeep, workers
 from store.blobs import Blobs
 from store.session import transaction
 from store.settings import Settings
@@ -48,9 +48,9 @@ class Sweeper:
 
 def sweep(database: Engine, settings: Settings) -> None:
     with transaction(database) as session:
-        lost = jobs.sweep_expired(session)
-        bells = jobs.unrung(session, timedelta(seconds=settings.rering_seconds))
-        ended = jobs.with_useless_checkpoint(session)
+        lost = upkeep.sweep_expired(session)
+        bells = upkeep.unrung(session, timedelta(seconds=settings.rering_seconds))
+        ended = upkeep.with_useless_checkpoint(session)
     for job_id in lost:
         log.warning("lease lapsed", job_id=job_id)
     for bell in bells:
@@ -58,4 +58,4 @@ def sweep(database: Engine, settings: Settings) -> None:
     for job_id in ended:
         Blobs.open(settings).delete_prefix(checkpoints.prefix(job_id))
         with transaction(database) as session:
-            jobs.forget_checkpoint(session, job_id)
+            upkeep.forget_checkpoint(session, job_id)

@@ -8,7 +8,7 @@ from datetime import timedelta
 import structlog
 from sqlalchemy import Engine
 
-from store import jobs, queue
+from store import attempts, queue
 from store.errors import LeaseLostError
 from store.session import engine, transaction
 from store.settings import Settings
@@ -28,7 +28,7 @@ def work(job_id: str) -> None:
     database = engine(settings)
     while not draining.is_set():
         with transaction(database) as session:
-            claim = jobs.claim(session, NAME, served_queues(), _lease(settings))
+            claim = attempts.claim(session, NAME, served_queues(), _lease(settings))
         if claim is None:
             return
         with structlog.contextvars.bound_contextvars(job_id=claim.job_id, attempt=claim.attempt):
@@ -40,7 +40,7 @@ def attend(database: Engine, claim: Claim) -> None:
 
     def heartbeat() -> Lease:
         with transaction(database) as session:
-            return jobs.heartbeat(session, claim, _lease(settings))
+            return attempts.heartbeat(session, claim, _lease(settings))
 
     timeout_seconds = claim.timeout_seconds or settings.job_timeout_seconds
     log.info("attempt started")
@@ -66,14 +66,14 @@ def settle(database: Engine, claim: Claim, ending: Ending, timeout_seconds: floa
             case How.TIMED_OUT:
                 error = JobError("timeout", f"the job ran for longer than {timeout_seconds:g} s")
                 with suppress(LeaseLostError):
-                    jobs.fail(session, claim, error)
+                    attempts.fail(session, claim, error)
             case How.DRAINED:
-                jobs.release(session, claim)
+                attempts.release(session, claim)
             case How.BY_ITSELF | How.LEASE_LOST:
-                jobs.lose(session, claim, ending.error)
+                attempts.lose(session, claim, ending.error)
             case How.CANCELLED:
                 pass
-        jobs.end_cancelled(session, claim)
+        attempts.end_cancelled(session, claim)
 
 
 def _lease(settings: Settings) -> timedelta:

@@ -29,7 +29,7 @@ from examples import SWEEP_REPORT
 from hands import Worker
 from migrations.upgrade import upgrade
 from serving import serving
-from store import jobs
+from store import attempts
 from store.session import transaction
 from store.settings import Settings
 from store.tables import Base
@@ -68,7 +68,7 @@ class LiveServer(Worker):
 
     def lose(self, claim: Claim) -> None:
         with transaction(self.engine) as session:
-            jobs.lose(session, claim, JobError("killed", "the worker was killed"))
+            attempts.lose(session, claim, JobError("killed", "the worker was killed"))
 
     def succeed(self, claim: Claim, *files: Path) -> None:
         """With ``files`` as the artifacts, or with the plan as the only one."""

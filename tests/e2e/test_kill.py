@@ -16,7 +16,7 @@ from core.progress import Stage
 from core.recipe import Finetune, FisherRecipe
 from core.report import Report
 from steps import Steps
-from store import jobs, queue, workers
+from store import attempts, jobs, queue, workers
 from store.blobs import Blobs
 from store.settings import Settings
 from store.tables import JobState, Queue
@@ -71,7 +71,7 @@ def wait_for_trained_weights(steps: Steps, job_id: str) -> None:
         job = steps.get(job_id)
         assert not job.state.is_final, job.error
         return job.stage is Stage.FINETUNE and "training.json" in {
-            file.name for file in steps.do(jobs.checkpoint, job_id)
+            file.name for file in steps.do(attempts.checkpoint, job_id)
         }
 
     services.wait_until(saved, SECONDS)

@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 
 from core.progress import Progress, Stage
 from steps import LEASE, Steps
-from store import jobs
+from store import attempts, jobs, upkeep
 from store.errors import LeaseLostError
 from store.session import transaction
 from store.tables import JobState, Queue, uuid7
@@ -47,12 +47,12 @@ class TestTheOrder:
 
     def test_a_lost_job_keeps_its_place_in_the_line(self, steps: Steps) -> None:
         first, _ = steps.submit(), steps.submit()
-        steps.do(jobs.lose, steps.claim(), JobError("killed", "gone"))
+        steps.do(attempts.lose, steps.claim(), JobError("killed", "gone"))
         assert steps.claim().job_id == first.id
 
     def test_a_worker_claims_from_its_own_queues_alone(self, steps: Steps) -> None:
         steps.submit(queue=Queue.GPU)
-        assert steps.do(jobs.claim, "worker-a", [Queue.CPU], LEASE) is None
+        assert steps.do(attempts.claim, "worker-a", [Queue.CPU], LEASE) is None
         assert steps.claim(queues=(Queue.GPU, Queue.CPU)).attempt == 1
 
     def test_ids_are_ordered_by_time_even_within_a_millisecond(self) -> None:
@@ -70,7 +70,7 @@ class TestManyWorkersAtOnce:
         def work(index: int) -> None:
             while True:
                 with transaction(database) as session:
-                    claim = jobs.claim(session, f"worker-{index}", [Queue.CPU], LEASE)
+                    claim = attempts.claim(session, f"worker-{index}", [Queue.CPU], LEASE)
                 if claim is None:
                     return
                 claimed.append(claim.job_id)
@@ -84,7 +84,7 @@ class TestManyWorkersAtOnce:
 
         def work(index: int) -> None:
             with transaction(database) as session:
-                claims.append(jobs.claim(session, f"worker-{index}", [Queue.CPU], LEASE))
+                claims.append(attempts.claim(session, f"worker-{index}", [Queue.CPU], LEASE))
 
         at_once(8, work)
         assert len([claim for claim in claims if claim]) == 1
@@ -100,7 +100,7 @@ class TestManyWorkersAtOnce:
                     if index:
                         jobs.request_cancel(session, job_id)
                     else:
-                        claims.append(jobs.claim(session, "worker-a", [Queue.CPU], LEASE))
+                        claims.append(attempts.claim(session, "worker-a", [Queue.CPU], LEASE))
 
             at_once(2, work)
             assert steps.get(job.id).state is (JobState.CANCELLING if claims[0] else JobState.CANCELLED)
@@ -112,22 +112,22 @@ class TestTheFence:
         """A claim whose job another worker holds by now."""
         steps.submit()
         claim = steps.claim_lapsed()
-        assert steps.do(jobs.sweep_expired) == [claim.job_id]
+        assert steps.do(upkeep.sweep_expired) == [claim.job_id]
         steps.claim()
         return claim
 
     def test_a_stale_attempt_hears_that_it_has_lost(self, steps: Steps, stale: Claim) -> None:
-        assert steps.do(jobs.heartbeat, stale, LEASE) is Lease.LOST
+        assert steps.do(attempts.heartbeat, stale, LEASE) is Lease.LOST
 
     def test_a_stale_attempt_can_write_nothing(self, steps: Steps, stale: Claim) -> None:
         before = steps.get(stale.job_id), steps.do(jobs.events_after, stale.job_id)
         with pytest.raises(LeaseLostError):
-            steps.do(jobs.record_progress, stale, Progress(Stage.UPLOAD, 1.0))
+            steps.do(attempts.record_progress, stale, Progress(Stage.UPLOAD, 1.0))
         with pytest.raises(LeaseLostError):
-            steps.do(jobs.fail, stale, JobError("internal", "late"))
-        assert steps.do(jobs.lose, stale, JobError("killed", "late")) is None
-        assert steps.do(jobs.release, stale) is None
-        steps.do(jobs.end_cancelled, stale)
+            steps.do(attempts.fail, stale, JobError("internal", "late"))
+        assert steps.do(attempts.lose, stale, JobError("killed", "late")) is None
+        assert steps.do(attempts.release, stale) is None
+        steps.do(attempts.end_cancelled, stale)
         assert (steps.get(stale.job_id), steps.do(jobs.events_after, stale.job_id)) == before
 
 
@@ -135,20 +135,20 @@ class TestLeases:
     def test_a_heartbeat_moves_the_end_of_the_lease(self, steps: Steps) -> None:
         steps.submit()
         claim = steps.claim_lapsed()
-        assert steps.do(jobs.heartbeat, claim, LEASE) is Lease.HELD
-        assert steps.do(jobs.sweep_expired) == []
+        assert steps.do(attempts.heartbeat, claim, LEASE) is Lease.HELD
+        assert steps.do(upkeep.sweep_expired) == []
 
     def test_a_lapsed_lease_gives_the_job_back(self, steps: Steps) -> None:
         job = steps.submit()
         claim = steps.claim_lapsed()
-        assert steps.do(jobs.sweep_expired) == [claim.job_id]
+        assert steps.do(upkeep.sweep_expired) == [claim.job_id]
         assert steps.get(job.id).state is JobState.QUEUED
-        assert steps.do(jobs.sweep_expired) == []
+        assert steps.do(upkeep.sweep_expired) == []
 
     def test_the_last_attempt_fails_the_job_by_name(self, steps: Steps) -> None:
         job = steps.submit(max_attempts=1)
         steps.claim_lapsed()
-        steps.do(jobs.sweep_expired)
+        steps.do(upkeep.sweep_expired)
         swept = steps.get(job.id)
         assert swept.state is JobState.FAILED
         assert swept.error is not None
@@ -158,7 +158,7 @@ class TestLeases:
         job = steps.submit(max_attempts=1)
         steps.claim_lapsed()
         steps.do(jobs.request_cancel, job.id)
-        steps.do(jobs.sweep_expired)
+        steps.do(upkeep.sweep_expired)
         assert (steps.get(job.id).state, steps.get(job.id).error) == (JobState.CANCELLED, None)
 
     def test_sweeps_at_once_end_each_attempt_once(self, database: Engine, steps: Steps) -> None:
@@ -169,7 +169,7 @@ class TestLeases:
 
         def work(_: int) -> None:
             with transaction(database) as session:
-                swept.extend(jobs.sweep_expired(session))
+                swept.extend(upkeep.sweep_expired(session))
 
         at_once(4, work)
         assert sorted(swept) == submitted
@@ -180,26 +180,29 @@ class TestDoorbells:
 
     def test_a_new_job_counts_as_rung(self, steps: Steps) -> None:
         steps.submit()
-        assert steps.do(jobs.unrung, self.SILENCE) == []
+        assert steps.do(upkeep.unrung, self.SILENCE) == []
 
     def test_silence_is_broken_once(self, steps: Steps) -> None:
         job = steps.submit(queue=Queue.GPU)
-        assert steps.do(jobs.unrung, timedelta(seconds=-1)) == [Doorbell(job.id, Queue.GPU)]
-        assert steps.do(jobs.unrung, self.SILENCE) == []
+        assert steps.do(upkeep.unrung, timedelta(seconds=-1)) == [Doorbell(job.id, Queue.GPU)]
+        assert steps.do(upkeep.unrung, self.SILENCE) == []
 
     def test_a_job_that_came_back_is_rung_at_the_next_sweep(self, steps: Steps) -> None:
-        for come_back in (jobs.release, lambda session, claim: jobs.lose(session, claim, JobError("killed", "gone"))):
+        for come_back in (
+            attempts.release,
+            lambda session, claim: attempts.lose(session, claim, JobError("killed", "gone")),
+        ):
             job = steps.submit()
             steps.do(come_back, steps.claim())
-            assert [bell.job_id for bell in steps.do(jobs.unrung, self.SILENCE)] == [job.id]
+            assert [bell.job_id for bell in steps.do(upkeep.unrung, self.SILENCE)] == [job.id]
             steps.do(jobs.request_cancel, job.id)
 
     def test_a_long_line_rings_for_its_head_alone(self, steps: Steps) -> None:
         head = [steps.submit().id for _ in range(5)][:3]
-        bells = steps.do(jobs.unrung, timedelta(seconds=-1), limit=3)
+        bells = steps.do(upkeep.unrung, timedelta(seconds=-1), limit=3)
         assert sorted(bell.job_id for bell in bells) == head
 
     def test_a_running_job_is_not_rung_for(self, steps: Steps) -> None:
         steps.submit()
         steps.claim()
-        assert steps.do(jobs.unrung, timedelta(seconds=-1)) == []
+        assert steps.do(upkeep.unrung, timedelta(seconds=-1)) == []

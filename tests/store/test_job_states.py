@@ -8,7 +8,7 @@ from core.progress import Progress, Stage
 from core.recipe import Finetune
 from examples import PLAN, RECIPE, REPORT, SWEEP_RECIPE, SWEEP_REPORT
 from steps import LEASE, Steps
-from store import jobs
+from store import attempts, jobs, upkeep
 from store.errors import JobFinishedError, JobNotFoundError, LeaseLostError
 from store.tables import EventKind, JobState, Queue
 from store.values import ArtifactView, CheckpointFile, Claim, JobError, Lease
@@ -17,7 +17,7 @@ CRASH = JobError("killed", "the runner was killed by SIGKILL")
 
 
 def finish(steps: Steps, claim: Claim) -> None:
-    steps.do(jobs.finish, claim, plan=PLAN, report=REPORT, artifacts=[], stage_seconds={Stage.LOAD: 2.0})
+    steps.do(attempts.finish, claim, plan=PLAN, report=REPORT, artifacts=[], stage_seconds={Stage.LOAD: 2.0})
 
 
 class TestSubmitting:
@@ -41,7 +41,7 @@ class TestSucceeding:
         steps.submit()
         claim = steps.claim()
         artifact = ArtifactView("plan.json", 1013, "ab" * 32, "application/json", "jobs/1/attempt-1/plan.json")
-        steps.do(jobs.finish, claim, plan=PLAN, report=REPORT, artifacts=[artifact], stage_seconds={})
+        steps.do(attempts.finish, claim, plan=PLAN, report=REPORT, artifacts=[artifact], stage_seconds={})
         job = steps.get(claim.job_id)
         assert job.state is JobState.SUCCEEDED
         assert job.state.is_final
@@ -57,7 +57,7 @@ class TestSucceeding:
         steps.submit(recipe=SWEEP_RECIPE)
         claim = steps.claim()
         other = PLAN.model_copy(update={"parameters_after": 840_001})
-        steps.do(jobs.finish, claim, plan=[other, PLAN], report=SWEEP_REPORT, artifacts=[], stage_seconds={})
+        steps.do(attempts.finish, claim, plan=[other, PLAN], report=SWEEP_REPORT, artifacts=[], stage_seconds={})
         job = steps.get(claim.job_id)
         assert (job.state, job.constraint, job.recipe) == (JobState.SUCCEEDED, None, SWEEP_RECIPE)
         assert steps.do(jobs.plans, job.id) == (other, PLAN)
@@ -74,53 +74,53 @@ class TestFailing:
     def test_fail_is_final_whatever_attempts_are_left(self, steps: Steps) -> None:
         steps.submit()
         claim = steps.claim()
-        steps.do(jobs.fail, claim, JobError("bad_dataset", "no image"))
+        steps.do(attempts.fail, claim, JobError("bad_dataset", "no image"))
         job = steps.get(claim.job_id)
         assert (job.state, job.error) == (JobState.FAILED, JobError("bad_dataset", "no image"))
-        assert steps.do(jobs.claim, "worker-b", [Queue.CPU], LEASE) is None
+        assert steps.do(attempts.claim, "worker-b", [Queue.CPU], LEASE) is None
 
 
 class TestLosingAnAttempt:
     def test_the_job_is_queued_again_until_its_attempts_are_used_up(self, steps: Steps) -> None:
         job = steps.submit(max_attempts=2)
         first = steps.claim()
-        assert steps.do(jobs.lose, first, CRASH) is JobState.QUEUED
+        assert steps.do(attempts.lose, first, CRASH) is JobState.QUEUED
         assert (steps.get(job.id).error, steps.get(job.id).stage) == (None, None)
         second = steps.claim()
         assert (second.job_id, second.attempt) == (job.id, 2)
         assert second.token != first.token
-        assert steps.do(jobs.lose, second, CRASH) is JobState.FAILED
+        assert steps.do(attempts.lose, second, CRASH) is JobState.FAILED
         assert steps.get(job.id).error == CRASH
 
     def test_a_job_that_was_to_be_cancelled_is_cancelled(self, steps: Steps) -> None:
         steps.submit()
         claim = steps.claim()
         steps.do(jobs.request_cancel, claim.job_id)
-        assert steps.do(jobs.lose, claim, CRASH) is JobState.CANCELLED
+        assert steps.do(attempts.lose, claim, CRASH) is JobState.CANCELLED
         assert steps.get(claim.job_id).error is None
 
     def test_a_finished_attempt_is_not_lost(self, steps: Steps) -> None:
         steps.submit()
         claim = steps.claim()
         finish(steps, claim)
-        assert steps.do(jobs.lose, claim, CRASH) is None
+        assert steps.do(attempts.lose, claim, CRASH) is None
         assert steps.get(claim.job_id).state is JobState.SUCCEEDED
 
 
 class TestReleasing:
     def test_the_job_is_queued_again_and_the_attempt_does_not_count(self, steps: Steps) -> None:
         job = steps.submit(max_attempts=1)
-        assert steps.do(jobs.release, steps.claim()) is JobState.QUEUED
+        assert steps.do(attempts.release, steps.claim()) is JobState.QUEUED
         again = steps.claim()
         assert (again.job_id, again.attempt) == (job.id, 2)
         assert steps.get(job.id).max_attempts == 2
-        assert steps.do(jobs.lose, again, CRASH) is JobState.FAILED
+        assert steps.do(attempts.lose, again, CRASH) is JobState.FAILED
 
     def test_a_job_that_was_to_be_cancelled_is_cancelled(self, steps: Steps) -> None:
         steps.submit()
         claim = steps.claim()
         steps.do(jobs.request_cancel, claim.job_id)
-        assert steps.do(jobs.release, claim) is JobState.CANCELLED
+        assert steps.do(attempts.release, claim) is JobState.CANCELLED
 
 
 class TestCancelling:
@@ -128,16 +128,16 @@ class TestCancelling:
         job = steps.do(jobs.request_cancel, steps.submit().id)
         assert job.state is JobState.CANCELLED
         assert job.finished_at is not None
-        assert steps.do(jobs.claim, "worker-a", [Queue.CPU], LEASE) is None
+        assert steps.do(attempts.claim, "worker-a", [Queue.CPU], LEASE) is None
 
     def test_a_running_job_hears_of_it_by_its_heartbeat(self, steps: Steps) -> None:
         steps.submit()
         claim = steps.claim()
-        assert steps.do(jobs.heartbeat, claim, LEASE) is Lease.HELD
+        assert steps.do(attempts.heartbeat, claim, LEASE) is Lease.HELD
         job = steps.do(jobs.request_cancel, claim.job_id)
         assert (job.state, job.finished_at) == (JobState.CANCELLING, None)
-        assert steps.do(jobs.heartbeat, claim, LEASE) is Lease.CANCEL
-        steps.do(jobs.end_cancelled, claim)
+        assert steps.do(attempts.heartbeat, claim, LEASE) is Lease.CANCEL
+        steps.do(attempts.end_cancelled, claim)
         assert steps.get(claim.job_id).state is JobState.CANCELLED
 
     def test_asking_twice_changes_nothing(self, steps: Steps) -> None:
@@ -153,7 +153,7 @@ class TestCancelling:
         with pytest.raises(LeaseLostError):
             finish(steps, claim)
         with pytest.raises(LeaseLostError):
-            steps.do(jobs.fail, claim, CRASH)
+            steps.do(attempts.fail, claim, CRASH)
         assert steps.get(claim.job_id).state is JobState.CANCELLING
         assert steps.do(jobs.artifacts, claim.job_id) == []
 
@@ -168,7 +168,7 @@ class TestCancelling:
     def test_ending_a_job_that_nobody_cancelled_does_nothing(self, steps: Steps) -> None:
         steps.submit()
         claim = steps.claim()
-        steps.do(jobs.end_cancelled, claim)
+        steps.do(attempts.end_cancelled, claim)
         assert steps.get(claim.job_id).state is JobState.RUNNING
 
 
@@ -176,9 +176,9 @@ class TestTheLog:
     def test_it_tells_every_step_in_order(self, steps: Steps) -> None:
         job = steps.submit()
         first = steps.claim()
-        steps.do(jobs.record_progress, first, Progress(Stage.LOAD, 0.0))
-        steps.do(jobs.record_progress, first, Progress(Stage.LOAD, 0.75))
-        steps.do(jobs.lose, first, CRASH)
+        steps.do(attempts.record_progress, first, Progress(Stage.LOAD, 0.0))
+        steps.do(attempts.record_progress, first, Progress(Stage.LOAD, 0.75))
+        steps.do(attempts.lose, first, CRASH)
         finish(steps, steps.claim())
         events = steps.do(jobs.events_after, job.id)
         assert [(event.kind, event.state, event.stage, event.fraction, event.attempt) for event in events] == [
@@ -234,18 +234,18 @@ class TestEstimates:
     def test_a_running_job_is_told_what_its_remaining_stages_took_last_time(self, steps: Steps) -> None:
         steps.submit()
         seconds = {Stage.LOAD: 2.0, Stage.CALIBRATE: 30.0, Stage.COMPRESS: 10.0, Stage.UPLOAD: 1.0}
-        steps.do(jobs.finish, steps.claim(), plan=PLAN, report=REPORT, artifacts=[], stage_seconds=seconds)
+        steps.do(attempts.finish, steps.claim(), plan=PLAN, report=REPORT, artifacts=[], stage_seconds=seconds)
         steps.submit()
         claim = steps.claim()
         assert steps.get(claim.job_id).eta_seconds == pytest.approx(43.0)
-        steps.do(jobs.record_progress, claim, Progress(Stage.CALIBRATE, 0.5))
+        steps.do(attempts.record_progress, claim, Progress(Stage.CALIBRATE, 0.5))
         assert steps.get(claim.job_id).eta_seconds == pytest.approx(26.0)
         assert steps.submit().eta_seconds is None
 
     def test_a_sweep_is_none_to_judge_one_model_by(self, steps: Steps) -> None:
         steps.submit(recipe=SWEEP_RECIPE)
         steps.do(
-            jobs.finish,
+            attempts.finish,
             steps.claim(),
             plan=[PLAN, PLAN],
             report=SWEEP_REPORT,
@@ -261,7 +261,7 @@ class TestEstimates:
         tuned = RECIPE.model_copy(update={"finetune": Finetune(epochs=3)})
         seconds = {Stage.CALIBRATE: 30.0, Stage.FINETUNE: 600.0, Stage.UPLOAD: 1.0}
         steps.submit(recipe=tuned)
-        steps.do(jobs.finish, steps.claim(), plan=PLAN, report=REPORT, artifacts=[], stage_seconds=seconds)
+        steps.do(attempts.finish, steps.claim(), plan=PLAN, report=REPORT, artifacts=[], stage_seconds=seconds)
         for recipe in (RECIPE, RECIPE.model_copy(update={"finetune": Finetune(epochs=5)})):
             steps.submit(recipe=recipe)
             assert steps.get(steps.claim().job_id).eta_seconds is None
@@ -271,10 +271,10 @@ class TestEstimates:
     def test_a_stage_that_knows_better_is_believed(self, steps: Steps) -> None:
         seconds = {Stage.FINETUNE: 600.0, Stage.UPLOAD: 7.0}
         steps.submit()
-        steps.do(jobs.finish, steps.claim(), plan=PLAN, report=REPORT, artifacts=[], stage_seconds=seconds)
+        steps.do(attempts.finish, steps.claim(), plan=PLAN, report=REPORT, artifacts=[], stage_seconds=seconds)
         steps.submit()
         claim = steps.claim()
-        steps.do(jobs.record_progress, claim, Progress(Stage.FINETUNE, 0.5, loss=0.25, eta_seconds=31.0))
+        steps.do(attempts.record_progress, claim, Progress(Stage.FINETUNE, 0.5, loss=0.25, eta_seconds=31.0))
         assert steps.get(claim.job_id).eta_seconds == pytest.approx(38.0)
 
 
@@ -282,26 +282,26 @@ class TestAStageThatTrains:
     def test_tells_its_loss_and_the_time_left_while_it_lasts(self, steps: Steps) -> None:
         job = steps.submit()
         claim = steps.claim()
-        steps.do(jobs.record_progress, claim, Progress(Stage.FINETUNE, 0.5, loss=0.25, eta_seconds=31.0))
+        steps.do(attempts.record_progress, claim, Progress(Stage.FINETUNE, 0.5, loss=0.25, eta_seconds=31.0))
         assert (steps.get(job.id).stage_loss, steps.get(job.id).stage_eta_seconds) == (0.25, 31.0)
         last = steps.do(jobs.events_after, job.id)[-1]
         assert (last.loss, last.eta_seconds) == (0.25, 31.0)
-        steps.do(jobs.record_progress, claim, Progress(Stage.EVALUATE, 0.0))
+        steps.do(attempts.record_progress, claim, Progress(Stage.EVALUATE, 0.0))
         assert (steps.get(job.id).stage_loss, steps.get(job.id).stage_eta_seconds) == (None, None)
 
-    @pytest.mark.parametrize("end", [jobs.release, lambda session, claim: jobs.lose(session, claim, CRASH)])
+    @pytest.mark.parametrize("end", [attempts.release, lambda session, claim: attempts.lose(session, claim, CRASH)])
     def test_tells_nothing_of_an_attempt_that_is_over(self, steps: Steps, end: Any) -> None:
         job = steps.submit()
         claim = steps.claim()
-        steps.do(jobs.record_progress, claim, Progress(Stage.FINETUNE, 0.5, loss=0.25, eta_seconds=31.0))
+        steps.do(attempts.record_progress, claim, Progress(Stage.FINETUNE, 0.5, loss=0.25, eta_seconds=31.0))
         steps.do(end, claim)
         assert (steps.get(job.id).stage_loss, steps.get(job.id).stage_eta_seconds) == (None, None)
 
     def test_has_no_time_left_once_the_job_has_failed(self, steps: Steps) -> None:
         job = steps.submit()
         claim = steps.claim()
-        steps.do(jobs.record_progress, claim, Progress(Stage.FINETUNE, 0.5, loss=0.25, eta_seconds=31.0))
-        steps.do(jobs.fail, claim, JobError("bad_dataset", "no image"))
+        steps.do(attempts.record_progress, claim, Progress(Stage.FINETUNE, 0.5, loss=0.25, eta_seconds=31.0))
+        steps.do(attempts.fail, claim, JobError("bad_dataset", "no image"))
         assert (steps.get(job.id).stage_loss, steps.get(job.id).stage_eta_seconds) == (0.25, None)
 
 
@@ -314,39 +314,39 @@ class TestCheckpoints:
     def test_are_what_was_recorded_last_and_outlive_the_attempt(self, steps: Steps) -> None:
         job = steps.submit()
         claim = steps.claim()
-        assert steps.do(jobs.checkpoint, job.id) == ()
-        steps.do(jobs.record_checkpoint, claim, ())
-        assert steps.do(jobs.checkpoint, job.id) == ()
-        steps.do(jobs.record_checkpoint, claim, self.FILES[:1])
-        steps.do(jobs.record_checkpoint, claim, self.FILES)
-        steps.do(jobs.lose, claim, CRASH)
+        assert steps.do(attempts.checkpoint, job.id) == ()
+        steps.do(attempts.record_checkpoint, claim, ())
+        assert steps.do(attempts.checkpoint, job.id) == ()
+        steps.do(attempts.record_checkpoint, claim, self.FILES[:1])
+        steps.do(attempts.record_checkpoint, claim, self.FILES)
+        steps.do(attempts.lose, claim, CRASH)
         steps.claim()
-        assert steps.do(jobs.checkpoint, job.id) == self.FILES
+        assert steps.do(attempts.checkpoint, job.id) == self.FILES
 
     def test_are_not_recorded_by_an_attempt_that_lost_its_lease(self, steps: Steps) -> None:
         job = steps.submit()
         claim = steps.claim()
-        steps.do(jobs.record_checkpoint, claim, self.FILES)
-        steps.do(jobs.lose, claim, CRASH)
+        steps.do(attempts.record_checkpoint, claim, self.FILES)
+        steps.do(attempts.lose, claim, CRASH)
         steps.claim()
         with pytest.raises(LeaseLostError):
-            steps.do(jobs.record_checkpoint, claim, ())
-        assert steps.do(jobs.checkpoint, job.id) == self.FILES
+            steps.do(attempts.record_checkpoint, claim, ())
+        assert steps.do(attempts.checkpoint, job.id) == self.FILES
 
     def test_are_useless_once_the_job_has_ended_and_not_before(self, steps: Steps) -> None:
         without, waiting, failed, cancelled, succeeded = (steps.submit().id for _ in range(5))
-        steps.do(jobs.fail, steps.claim(), CRASH)
+        steps.do(attempts.fail, steps.claim(), CRASH)
         claims = [steps.claim() for _ in range(4)]
         for claim in claims:
-            steps.do(jobs.record_checkpoint, claim, ())
-        assert steps.do(jobs.with_useless_checkpoint) == []
-        steps.do(jobs.release, claims[0])
-        steps.do(jobs.fail, claims[1], CRASH)
-        steps.do(jobs.release, claims[2])
+            steps.do(attempts.record_checkpoint, claim, ())
+        assert steps.do(upkeep.with_useless_checkpoint) == []
+        steps.do(attempts.release, claims[0])
+        steps.do(attempts.fail, claims[1], CRASH)
+        steps.do(attempts.release, claims[2])
         steps.do(jobs.request_cancel, cancelled)
         finish(steps, claims[3])
-        assert steps.do(jobs.with_useless_checkpoint) == [failed, cancelled, succeeded]
-        steps.do(jobs.forget_checkpoint, failed)
-        assert steps.do(jobs.with_useless_checkpoint) == [cancelled, succeeded]
+        assert steps.do(upkeep.with_useless_checkpoint) == [failed, cancelled, succeeded]
+        steps.do(upkeep.forget_checkpoint, failed)
+        assert steps.do(upkeep.with_useless_checkpoint) == [cancelled, succeeded]
         assert steps.get(waiting).state is JobState.QUEUED
         assert steps.get(without).state is JobState.FAILED

@@ -12,7 +12,7 @@ import services
 from core.errors import HubUnreachableError
 from core.progress import Progress, Stage
 from steps import Steps
-from store import jobs
+from store import jobs, upkeep
 from store.blobs import Blobs
 from store.errors import LeaseLostError
 from store.session import engine as open_engine
@@ -36,7 +36,7 @@ class TestReportingProgress:
     def test_a_fenced_off_attempt_stops_at_its_next_report(self, database: Engine, steps: Steps) -> None:
         steps.submit()
         recorder = runner.Recorder(database, steps.claim_lapsed())
-        steps.do(jobs.sweep_expired)
+        steps.do(upkeep.sweep_expired)
         with pytest.raises(LeaseLostError):
             recorder(Progress(Stage.LOAD, 0.0))
 
@@ -72,7 +72,7 @@ class TestTheOutcome:
     def test_a_fenced_off_attempt_says_nothing(self, database: Engine, steps: Steps) -> None:
         job = steps.submit()
         claim = steps.claim_lapsed()
-        steps.do(jobs.sweep_expired)
+        steps.do(upkeep.sweep_expired)
         with runner.outcome_of(claim, database):
             raise LeaseLostError(claim.job_id, claim.attempt)
         with runner.outcome_of(claim, database):

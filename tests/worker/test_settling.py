@@ -5,7 +5,7 @@ from sqlalchemy import Engine
 
 from examples import PLAN, REPORT
 from steps import Steps
-from store import jobs, queue
+from store import attempts, jobs, queue
 from store.tables import JobState
 from store.values import Claim, JobError
 from worker.app import app
@@ -54,7 +54,7 @@ class TestSettling:
     def test_an_outcome_that_the_runner_wrote_stands(
         self, database: Engine, steps: Steps, claim: Claim, how: How
     ) -> None:
-        steps.do(jobs.finish, claim, plan=PLAN, report=REPORT, artifacts=[], stage_seconds={})
+        steps.do(attempts.finish, claim, plan=PLAN, report=REPORT, artifacts=[], stage_seconds={})
         before = steps.get(claim.job_id)
         settle(database, claim, Ending(how, KILLED), 601)
         assert steps.get(claim.job_id) == before

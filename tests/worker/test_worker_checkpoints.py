@@ -8,7 +8,7 @@ from sqlalchemy import Engine
 import services
 from examples import PLAN, REPORT
 from steps import Steps
-from store import jobs
+from store import attempts, jobs, upkeep
 from store.blobs import Blobs
 from store.errors import BlobNotFoundError, LeaseLostError
 from store.settings import Settings
@@ -80,7 +80,7 @@ def test_files_of_one_content_share_a_blob_that_lives_as_long_as_one_of_them(
 
 
 def keys(steps: Steps, job_id: str) -> dict[str, str]:
-    return {file.name: file.blob_key for file in steps.do(jobs.checkpoint, job_id)}
+    return {file.name: file.blob_key for file in steps.do(attempts.checkpoint, job_id)}
 
 
 def is_there(blobs: Blobs, key: str) -> bool:
@@ -100,12 +100,12 @@ class TestTheNextAttempt:
             scratch.save(checkpoints, weights="1", state="step 1")
             scratch.save(checkpoints, weights="1", state="step 2", more="x")
             scratch.save(checkpoints, weights="1", state="step 3")
-        steps.do(jobs.lose, first, LOST)
+        steps.do(attempts.lose, first, LOST)
         second = steps.claim()
         assert scratch.loaded(second) == {"weights": "1", "state": "step 3"}
         with scratch.of(second) as checkpoints:
             scratch.save(checkpoints, weights="1", state="step 4")
-        steps.do(jobs.lose, second, LOST)
+        steps.do(attempts.lose, second, LOST)
         assert scratch.loaded(steps.claim()) == {"weights": "1", "state": "step 4"}
 
     def test_finds_nothing_where_a_file_is_damaged_or_gone(
@@ -143,7 +143,7 @@ class TestSaving:
         job_id = steps.submit().id
         with scratch.of(steps.claim_lapsed()) as late:
             scratch.save(late, weights="1", state="step 1")
-            steps.do(jobs.sweep_expired)
+            steps.do(upkeep.sweep_expired)
             second = steps.claim()
             with pytest.raises(LeaseLostError):
                 scratch.save(late, weights="1", state="step 2")
@@ -184,32 +184,32 @@ class TestTheEndOfAJob:
 
         match end:
             case "succeeded":
-                steps.do(jobs.finish, claim, plan=PLAN, report=REPORT, artifacts=[], stage_seconds={})
+                steps.do(attempts.finish, claim, plan=PLAN, report=REPORT, artifacts=[], stage_seconds={})
             case "failed":
-                steps.do(jobs.fail, claim, LOST)
+                steps.do(attempts.fail, claim, LOST)
             case "cancelled":
                 steps.do(jobs.request_cancel, job_id)
-                steps.do(jobs.end_cancelled, claim)
+                steps.do(attempts.end_cancelled, claim)
             case "cancelled in the queue":
-                steps.do(jobs.release, claim)
+                steps.do(attempts.release, claim)
                 steps.do(jobs.request_cancel, job_id)
             case "attempts used up":
-                steps.do(jobs.lose, claim, LOST)
+                steps.do(attempts.lose, claim, LOST)
         sweep(database, settings)
 
         assert steps.get(job_id).state.is_final
         assert not is_there(blobs, useless)
         assert is_there(blobs, kept)
-        assert steps.do(jobs.with_useless_checkpoint) == []
+        assert steps.do(upkeep.with_useless_checkpoint) == []
 
     def test_takes_along_what_an_attempt_had_put_but_not_recorded(
         self, database: Engine, settings: Settings, steps: Steps, blobs: Blobs, tmp_path: Path
     ) -> None:
         job_id = steps.submit().id
         claim = steps.claim()
-        steps.do(jobs.record_checkpoint, claim, ())
+        steps.do(attempts.record_checkpoint, claim, ())
         (tmp_path / "half").write_text("half a checkpoint")
         blobs.put_file(f"{prefix(job_id)}/attempt-1/abc", tmp_path / "half")
-        steps.do(jobs.fail, claim, LOST)
+        steps.do(attempts.fail, claim, LOST)
         sweep(database, settings)
         assert not is_there(blobs, f"{prefix(job_id)}/attempt-1/abc")

@@ -1,0 +1,112 @@
+"""How a job's row is written: one guarded UPDATE, and in the same transaction one event for every row that it hit.
+
+``store.tables.JobState`` documents the machine; ``store.jobs``, ``store.attempts`` and ``store.upkeep`` are its moves,
+and nobody else writes ``jobs.state``. Every move names the state that it leaves in its WHERE; those of an attempt name
+its lease token too (the fence), so that a worker which was paused, cut off or presumed dead writes nothing when it
+wakes. No function commits.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, case, insert, literal, or_, select, update
+from sqlalchemy.orm import Session
+
+from store.session import now
+from store.tables import Event, EventKind, Job, JobState
+from store.values import Claim, JobError
+
+NO_STAGE: dict[str, Any] = {"stage": None, "stage_fraction": 0.0, "stage_loss": None}
+
+
+def fence(claim: Claim) -> tuple[ColumnElement[bool], ...]:
+    return Job.id == claim.job_id, Job.lease_token == claim.token
+
+
+def locked(ids: Select[str]) -> ColumnElement[bool]:
+    """The jobs that ``ids`` selects, locked, without those that others have locked.
+
+    A CTE, because PostgreSQL may run a plain sub-select once for every row, and each time a LIMIT takes other ids.
+    """
+    locked = ids.with_for_update(skip_locked=True).cte("locked")
+    return Job.id.in_(select(locked.c.id))
+
+
+def unleased(finished_at: Any) -> dict[str, Any]:
+    return {"lease_token": None, "lease_expires_at": None, "finished_at": finished_at, "stage_eta_seconds": None}
+
+
+def literal_state(state: JobState) -> ColumnElement[JobState]:
+    return literal(state, Job.state.type)
+
+
+def end_attempts(session: Session, *where: ColumnElement[bool], error: JobError) -> list[Any]:
+    at = now(session)
+    cancelling = Job.state == JobState.CANCELLING
+    last = Job.attempt >= Job.max_attempts
+    ends = or_(cancelling, last)
+    fails = case((cancelling, False), else_=last)
+    return write(
+        session,
+        *where,
+        at=at,
+        message=error.message,
+        state=case(
+            (cancelling, literal_state(JobState.CANCELLED)),
+            (last, literal_state(JobState.FAILED)),
+            else_=literal_state(JobState.QUEUED),
+        ),
+        error_code=case((fails, error.code), else_=None),
+        error_message=case((fails, error.message), else_=None),
+        stage=case((ends, Job.stage), else_=None),
+        stage_fraction=case((ends, Job.stage_fraction), else_=0.0),
+        stage_loss=case((ends, Job.stage_loss), else_=None),
+        rung_at=None,
+        **unleased(case((ends, literal(at, Job.finished_at.type)), else_=None)),
+    )
+
+
+def write(
+    session: Session,
+    *where: ColumnElement[bool],
+    at: datetime,
+    kind: EventKind = EventKind.STATE,
+    message: str | None = None,
+    **values: Any,
+) -> list[Any]:
+    """One guarded UPDATE, and one event for every row that it hit: returns those rows."""
+    statement = (
+        update(Job)
+        .where(*where)
+        .values(**values)
+        .returning(Job.id, Job.state, Job.stage, Job.stage_fraction, Job.stage_loss, Job.stage_eta_seconds, Job.attempt)
+        .execution_options(synchronize_session=False)
+    )
+    rows = list(session.execute(statement).all())
+    if rows:
+        log(session, kind, at, rows, message)
+    return rows
+
+
+def log(session: Session, kind: EventKind, at: datetime, rows: Sequence[Any], message: str | None = None) -> None:
+    events = [
+        {
+            "job_id": row.id,
+            "kind": kind,
+            "at": at,
+            "state": row.state,
+            "stage": row.stage,
+            "fraction": row.stage_fraction,
+            "loss": row.stage_loss,
+            "eta_seconds": row.stage_eta_seconds,
+            "attempt": row.attempt,
+            "message": message,
+        }
+        for row in rows
+    ]
+    session.execute(insert(Event), events)
+
+
+def state_of(rows: Sequence[Any]) -> JobState | None:
+    return rows[0].state if rows else None
