@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from benchmarks.models import MODELS, SAMPLES, open_model
 from benchmarks.planted import MASSIVE, everywhere, in_channels, in_keys_and_values, in_tokens
-from core import methods
 from core.data import Prepared, open_splits, prepare
 from core.datasets import describe as describe_dataset
 from core.families import describe
 from core.progress import ignore
 from core.recipe import recipe_adapter
+from core.search import reach
 from vitpress import artifact
 
 RESULTS = Path(__file__).with_name("results") / "outliers.md"
@@ -73,8 +73,8 @@ def _known(method: str) -> bool:
 
 def _compressed(model: nn.Module, method: str, data: Prepared) -> nn.Module:
     recipe = recipe_adapter.validate_python({"method": method, "target_ratio": RATIO, "seed": SEED})
-    smaller, _ = methods.run(recipe, model, describe(model, data.input_size), data, ignore)
-    return smaller
+    [reached] = reach([recipe], model, describe(model, data.input_size), data, ignore)
+    return reached.model
 
 
 @torch.inference_mode()

@@ -254,16 +254,10 @@ class LoSparseRecipe(_TrainedRecipe):
     ] = 0.25
 
 
-AnyRecipe = (
-    FisherRecipe
-    | SvdRecipe
-    | ActivationSvdRecipe
-    | MagnitudeRecipe
-    | SvdMagnitudeRecipe
-    | VtpRecipe
-    | HybridRecipe
-    | LoSparseRecipe
+LiteratureRecipe = (
+    SvdRecipe | ActivationSvdRecipe | MagnitudeRecipe | SvdMagnitudeRecipe | VtpRecipe | HybridRecipe | LoSparseRecipe
 )
+AnyRecipe = FisherRecipe | LiteratureRecipe
 Recipe = Annotated[AnyRecipe, Field(discriminator="method")]
 recipe_adapter: TypeAdapter[AnyRecipe] = TypeAdapter(Recipe)
 

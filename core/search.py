@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import sqrt
+from typing import cast
 
 import torch
 from torch import nn
@@ -15,7 +16,7 @@ from core.fisher import Survey, refit_along_, shrink, survey
 from core.latency import measure_costs
 from core.probe import probe
 from core.progress import OnProgress, ignore, scaled, shares
-from core.recipe import LATENCY_BATCH, AnyRecipe, FisherRecipe
+from core.recipe import LATENCY_BATCH, AnyRecipe, FisherRecipe, LiteratureRecipe
 from core.report import Change, LayerCheck, Search, Trial
 from core.shapes import ModelShape
 from vitpress.plan import Plan
@@ -69,8 +70,8 @@ def reach(
                 for each, plan, part in zip(recipes, plans, parts, strict=True)
             ]
         case _:
-            parts = shares(on_progress, len(recipes))
-            runs = zip(recipes, parts, strict=True)
+            published = cast(Sequence[LiteratureRecipe], recipes)
+            runs = zip(published, shares(on_progress, len(published)), strict=True)
             return [Reached(each, *methods.run(each, model, shape, data, part)) for each, part in runs]
 
 

@@ -7,11 +7,11 @@ from small_vit import CLASSES, INPUT_SIZE
 from torch import Tensor, nn
 
 import vitpress
-from core import methods
 from core.data import Prepared, Splits, prepare
 from core.families import describe
 from core.progress import OnProgress, ignore
 from core.recipe import AnyRecipe
+from core.search import reach
 from core.shapes import ModelShape
 from vitpress import artifact
 from vitpress.artifact import ModelConfig, Preprocessing
@@ -46,7 +46,8 @@ def shape_of(model: nn.Module) -> ModelShape:
 def run(
     model: nn.Module, recipe: AnyRecipe, batches: Batches, on_progress: OnProgress = ignore
 ) -> tuple[nn.Module, Plan]:
-    return methods.run(recipe, model, shape_of(model), prepared(batches), on_progress)
+    [reached] = reach([recipe], model, shape_of(model), prepared(batches), on_progress)
+    return reached.model, reached.plan
 
 
 def logits(model: nn.Module, batches: Batches) -> Tensor:

@@ -9,13 +9,14 @@ from masked import masked_dense
 from reduced import build, config_of, images, structure
 from torch import nn
 
-from core import catalog, methods
+from core import catalog
 from core.allocate import curve, prior
 from core.data import Splits, prepare
 from core.families import canonical_copy, describe
 from core.models import SAMPLE
 from core.progress import ignore
 from core.recipe import FisherRecipe
+from core.search import reach
 from core.shapes import LayerShape, ModelShape
 from vitpress import artifact
 
@@ -52,7 +53,8 @@ def test_computes_compressed_what_a_dense_model_with_zeros_does(architecture: st
     data = prepare(Splits([labelled(images(config, IMAGES))], [labelled(unseen)]), IMAGES, seed=0)
     reachable = sum(max(option.removed for option in curve(layer, prior(layer)).options) for layer in shape.layers)
     recipe = FisherRecipe(target_ratio=0.5 * reachable / shape.parameters)
-    smaller, plan = methods.run(recipe, model, shape, data, ignore)
+    [reached] = reach([recipe], model, shape, data, ignore)
+    smaller, plan = reached.model, reached.plan
     assert plan.ratio == pytest.approx(recipe.target_ratio, abs=0.01)
     assert plan.parameters_after == sum(each.numel() for each in smaller.parameters())
 
@@ -84,8 +86,9 @@ class TestProof:
         model, x = build(config), images(config, 3)
         shape = describe(model, config.preprocessing.input_size)
         data = prepare(Splits([labelled(images(config, IMAGES))], [labelled(x)]), IMAGES, seed=0)
-        smaller, plan = methods.run(FisherRecipe(target_ratio=0.1), model, shape, data, ignore)
-        dense = masked_dense(model, smaller, plan)
+        [reached] = reach([FisherRecipe(target_ratio=0.1)], model, shape, data, ignore)
+        smaller = reached.model
+        dense = masked_dense(model, smaller, reached.plan)
         next(each for each in smaller.modules() if isinstance(each, nn.Linear)).weight.data.mul_(1.01)
         with torch.inference_mode():
             assert not torch.allclose(dense(x), smaller(x), atol=1e-4)
