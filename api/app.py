@@ -10,12 +10,14 @@ from importlib.metadata import version
 from typing import TypedDict
 
 from anyio import CapacityLimiter
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
 from api import artifacts, datasets, errors, events, health, jobs, models, openapi, plans, problems, shutdown
-from api.dependencies import Resources
+from api.identity import reader
 from api.middleware import BodyLimit, HeadAsGet, RequestId
+from api.resources import Resources
 from store.blobs import Blobs
+from store.errors import InvalidKeyError, NotLocalError, ScopeError
 from store.session import engine
 from store.settings import Settings, get_settings
 
@@ -58,8 +60,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(RequestId)  # the outermost
     problems.install(app)
     openapi.install(app)
-    may_answer = errors.responses(errors.InvalidRequestError, *errors.DATABASE_UNREACHABLE)
+    may_answer = errors.responses(
+        errors.InvalidRequestError, InvalidKeyError, ScopeError, NotLocalError, *errors.DATABASE_UNREACHABLE
+    )
     for resource in (jobs, events, artifacts, plans, models, datasets):
-        app.include_router(resource.router, responses=may_answer)
+        app.include_router(resource.router, responses=may_answer, dependencies=[Depends(reader)])
     app.include_router(health.router)
     return app

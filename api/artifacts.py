@@ -8,8 +8,9 @@ from fastapi import APIRouter, Header, Request, Response
 from fastapi.responses import StreamingResponse
 
 from api import ranges
-from api.dependencies import Database, Found, JobId
+from api.dependencies import JobId
 from api.errors import RangeNotSatisfiableError, responses
+from api.resources import Database, Found
 from api.schemas import Artifact, ArtifactList
 from store import jobs
 from store.errors import ArtifactNotFoundError, BlobNotFoundError, JobNotFoundError

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from fastapi import APIRouter
 
-from api.dependencies import Config
+from api.resources import Config
 from api.schemas import Dataset, DatasetList
 from core import datasets
 from core.errors import DatasetError

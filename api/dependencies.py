@@ -1,52 +1,32 @@
-"""What routes are given: what lives with the server, and the parts of a request that several of them read alike."""
+"""The parts of a request that several routes read alike."""
 
 import base64
 import binascii
-import threading
-from dataclasses import dataclass
 from typing import Annotated
 from uuid import UUID
 
-from anyio import CapacityLimiter
-from fastapi import Depends, Path, Query, Request
-from sqlalchemy import Engine
+from fastapi import Depends, Path, Query
 
 from api.errors import InvalidRequestError
-from store.blobs import Blobs
+from api.identity import Reader
+from api.resources import Database
+from store import jobs
 from store.errors import JobNotFoundError
-from store.settings import Settings
+from store.session import transaction
 
 
-@dataclass(frozen=True)
-class Resources:
-    """What lives as long as the server. ``stopping`` is set when it is about to stop."""
+def job_id(
+    job_id: Annotated[str, Path(description="As `POST /v1/jobs` returned it")], asking: Reader, engine: Database
+) -> str:
+    """The canonical id of a job of whoever asks. There is no other way for a route to name a job.
 
-    settings: Settings
-    engine: Engine
-    blobs: Blobs
-    watchers: CapacityLimiter  # threads of the open event streams: however many, they leave the other routes theirs
-    probes: CapacityLimiter  # threads of the readiness checks, which may hang
-    stopping: threading.Event
-
-
-def resources(request: Request) -> Resources:
-    found: Resources = request.state.resources
-    return found
-
-
-def settings(found: Annotated[Resources, Depends(resources)]) -> Settings:
-    return found.settings
-
-
-def engine(found: Annotated[Resources, Depends(resources)]) -> Engine:
-    return found.engine
-
-
-def job_id(job_id: Annotated[str, Path(description="As `POST /v1/jobs` returned it")]) -> str:
-    """The canonical id. What is not an id names no job."""
+    Raises ``JobNotFoundError`` for what is no id, for no job, and for somebody else's.
+    """
     canonical = _canonical(job_id)
     if canonical is None:
         raise JobNotFoundError(job_id)
+    with transaction(engine, read_only=True) as session:
+        jobs.owned(session, canonical, asking.owner_id)
     return canonical
 
 
@@ -85,9 +65,6 @@ def _canonical(job_id: str) -> str | None:
         return None
 
 
-Found = Annotated[Resources, Depends(resources)]
-Config = Annotated[Settings, Depends(settings)]
-Database = Annotated[Engine, Depends(engine)]
 JobId = Annotated[str, Depends(job_id)]
 Cursor = Annotated[str | None, Depends(cursor)]
 JobCursor = Annotated[str | None, Depends(job_cursor)]

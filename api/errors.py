@@ -17,7 +17,17 @@ from core.errors import (
     UnreachableTargetError,
     VitpressError,
 )
-from store.errors import ArtifactNotFoundError, BlobNotFoundError, JobFinishedError, JobNotFoundError
+from store.errors import (
+    ArtifactNotFoundError,
+    BlobNotFoundError,
+    InvalidKeyError,
+    JobFinishedError,
+    JobNotFoundError,
+    NotLocalError,
+    OwnerNotFoundError,
+    ProjectNotFoundError,
+    ScopeError,
+)
 
 MEDIA_TYPE = "application/problem+json"
 DATABASE_UNREACHABLE = (sql.OperationalError, sql.InterfaceError, sql.TimeoutError)
@@ -112,6 +122,11 @@ RULES: dict[type[Exception], Rule] = {
         pointer="/recipe/{goal}",
     ),
     NoDryRunError: Rule(HTTPStatus.UNPROCESSABLE_ENTITY, "No dry run", pointer="/recipe/{goal}"),
+    InvalidKeyError: Rule(HTTPStatus.UNAUTHORIZED, "No valid key"),
+    ScopeError: Rule(HTTPStatus.FORBIDDEN, "Key may not do this", shown=("scope",)),
+    NotLocalError: Rule(HTTPStatus.FORBIDDEN, "Local alone"),
+    OwnerNotFoundError: Rule(HTTPStatus.NOT_FOUND, "No such owner"),
+    ProjectNotFoundError: Rule(HTTPStatus.NOT_FOUND, "No such project", pointer="/project"),
     JobNotFoundError: Rule(HTTPStatus.NOT_FOUND, "No such job"),
     JobFinishedError: Rule(HTTPStatus.CONFLICT, "Job already finished", shown=("state",)),
     ResultNotReadyError: Rule(HTTPStatus.CONFLICT, "No results yet", shown=("state",)),

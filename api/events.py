@@ -10,8 +10,9 @@ from fastapi import APIRouter, Depends, Header
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from sqlalchemy import Engine
 
-from api.dependencies import Database, Found, JobId, Resources
+from api.dependencies import JobId
 from api.errors import DATABASE_UNREACHABLE, responses
+from api.resources import Database, Found, Resources
 from api.schemas import JobEvent
 from store import jobs
 from store.errors import JobNotFoundError

@@ -9,10 +9,11 @@ import structlog
 from fastapi import APIRouter
 from sqlalchemy import Engine
 
-from api.dependencies import Found, Resources
 from api.errors import ServiceNotReadyError, responses
+from api.resources import Found, Resources
 from api.schemas import Health, Readiness
 from store import jobs, queue
+from store.owners import LOCAL
 from store.session import transaction
 
 PROBE_SECONDS = 3
@@ -65,4 +66,4 @@ async def _outcome(found: Resources, name: str, probe: Callable[[], object]) -> 
 
 def _read_a_job(engine: Engine) -> None:
     with transaction(engine, read_only=True) as session:
-        jobs.list_(session, limit=1)
+        jobs.list_(session, LOCAL.owner_id, limit=1)

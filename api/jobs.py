@@ -5,14 +5,16 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from api.dependencies import Database, Found, JobCursor, JobId, Limit, encode_cursor
+from api.dependencies import JobCursor, JobId, Limit, encode_cursor
 from api.errors import BODY_STATUSES, InvalidRequestError, ResultNotReadyError, checked, responses
+from api.identity import Reader, Submitter
+from api.resources import Database, Found
 from api.schemas import Job, JobLinks, JobPage, JobRequest, Text
 from core import catalog, datasets
 from core.dry_run import check
 from core.report import AnyReport, Report, SweepReport
-from store import jobs
-from store.errors import JobFinishedError, JobNotFoundError
+from store import jobs, owners
+from store.errors import JobFinishedError, JobNotFoundError, ProjectNotFoundError
 from store.queue import ring
 from store.session import transaction
 from store.tables import JobState
@@ -32,9 +34,9 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
     summary="Submit a job",
     status_code=HTTPStatus.ACCEPTED,
     response_description="Queued; `Location` is the job",
-    responses=responses(statuses=BODY_STATUSES),
+    responses=responses(ProjectNotFoundError, statuses=BODY_STATUSES),
 )
-def create(body: JobRequest, found: Found, request: Request, response: Response) -> Job:
+def create(body: JobRequest, asking: Submitter, found: Found, request: Request, response: Response) -> Job:
     """Checks at once that the model and the dataset exist and that the goal is not out of reach; queues the job."""
     settings = found.settings
     checked(
@@ -44,6 +46,8 @@ def create(body: JobRequest, found: Found, request: Request, response: Response)
     with transaction(found.engine) as session:
         view = jobs.create(
             session,
+            place=owners.place(session, asking.owner_id, body.project),
+            created_by=asking.key_id,
             model=body.model,
             dataset=body.dataset,
             recipe=body.recipe,
@@ -61,6 +65,7 @@ def create(body: JobRequest, found: Found, request: Request, response: Response)
 
 @router.get("", name="list_jobs", summary="List jobs")
 def list_(
+    asking: Reader,
     engine: Database,
     request: Request,
     cursor: JobCursor,
@@ -71,7 +76,9 @@ def list_(
 ) -> JobPage:
     """Newest first. Jobs that arrive while you turn the pages do not shift them."""
     with transaction(engine, read_only=True) as session:
-        page = jobs.list_(session, states=state, model=model, dataset=dataset, cursor=cursor, limit=limit)
+        page = jobs.list_(
+            session, asking.owner_id, states=state, model=model, dataset=dataset, cursor=cursor, limit=limit
+        )
     return JobPage(
         items=[_shown(view, request) for view in page.items],
         next_cursor=None if page.next_cursor is None else encode_cursor(page.next_cursor),
@@ -91,7 +98,7 @@ def get(job_id: JobId, engine: Database, request: Request) -> Job:
     status_code=HTTPStatus.ACCEPTED,
     responses=responses(JobNotFoundError, JobFinishedError),
 )
-def cancel(job_id: JobId, engine: Database, request: Request) -> Job:
+def cancel(job_id: JobId, _: Submitter, engine: Database, request: Request) -> Job:
     """A queued job is cancelled at once, a running one within seconds. Asking again changes nothing."""
     with transaction(engine) as session:
         return _shown(jobs.request_cancel(session, job_id), request)

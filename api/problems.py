@@ -40,6 +40,8 @@ async def _ruled(request: Request, error: Exception) -> Response:
     headers = {}
     if rule.status == HTTPStatus.SERVICE_UNAVAILABLE:
         headers["Retry-After"] = RETRY_AFTER_SECONDS
+    if rule.status == HTTPStatus.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, RangeNotSatisfiableError):
         headers["Content-Range"] = f"bytes */{error.size}"
     code = rule.code or (error.code if isinstance(error, VitpressError) else "")

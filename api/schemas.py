@@ -45,6 +45,7 @@ class JobRequest(PlanRequest):
     model_config = ConfigDict(json_schema_extra={"examples": [_JOB_EXAMPLE]})
 
     dataset: Annotated[Text, Field(description="Calibrates the compression, and tells what it cost")]
+    project: Annotated[Text, Field(description="One of yours")] = "default"
     name: Annotated[Text | None, Field(description="For people; need not be unique")] = None
     labels: Labels = {}
     timeout_seconds: Annotated[
@@ -77,6 +78,7 @@ class JobLinks(_Response):
 
 class Job(_Response):
     id: str
+    project: str
     name: str | None
     labels: dict[str, str]
     model: str

@@ -51,8 +51,9 @@ def claim(session: Session, worker: str, queues: Collection[Queue], lease: timed
     )
     if not written:
         return None
-    timeout = session.scalar(select(Job.timeout_seconds).where(Job.id == written[0].id))
-    return Claim(job_id=written[0].id, attempt=written[0].attempt, token=token, timeout_seconds=timeout)
+    columns = (Job.timeout_seconds, Job.kind, Job.subject_id, Job.request_id, Job.traceparent)
+    row = session.execute(select(*columns).where(Job.id == written[0].id)).one()
+    return Claim(job_id=written[0].id, attempt=written[0].attempt, token=token, **row._mapping)
 
 
 def heartbeat(session: Session, claim: Claim, lease: timedelta) -> Lease:

@@ -3,7 +3,55 @@
 from core.errors import VitpressError
 
 
+class InvalidKeyError(VitpressError):
+    """No key, or one that is malformed, unknown, expired or revoked: which, is nobody's business."""
+
+    code = "invalid_key"
+
+    def __init__(self) -> None:
+        super().__init__("a valid API key is needed, as Authorization: Bearer vp_…")
+
+
+class NotLocalError(VitpressError):
+    """The server is in local mode, and the request came from elsewhere."""
+
+    code = "not_local"
+
+    def __init__(self) -> None:
+        super().__init__("this server has no keys, so it serves its own machine alone: VITPRESS_AUTH=keys changes that")
+
+
+class ScopeError(VitpressError):
+    """The key is valid, and may not do this."""
+
+    code = "scope_missing"
+
+    def __init__(self, scope: str) -> None:
+        super().__init__(f"the key has no scope {scope!r}")
+        self.scope = scope
+
+
+class OwnerNotFoundError(VitpressError):
+    code = "owner_not_found"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"no owner {name!r}")
+        self.name = name
+
+
+class ProjectNotFoundError(VitpressError):
+    """The owner who asks has no such project."""
+
+    code = "project_not_found"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"no project {name!r}")
+        self.name = name
+
+
 class JobNotFoundError(VitpressError):
+    """It is not there, or somebody else's."""
+
     code = "job_not_found"
 
     def __init__(self, job_id: str) -> None:

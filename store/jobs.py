@@ -11,15 +11,16 @@ from core.recipe import GOALS, AnyRecipe, recipe_adapter
 from core.report import AnyReport, Constraint, Report, SweepReport
 from store.errors import JobFinishedError, JobNotFoundError
 from store.session import now
-from store.tables import Artifact, Event, EventKind, Job, JobState, Queue
+from store.tables import Artifact, Event, EventKind, Job, JobKind, JobState, Project, Queue
 from store.transitions import literal_state, log, write
-from store.values import ArtifactView, EventView, JobError, JobView, Page
+from store.values import ArtifactView, EventView, JobError, JobView, Page, Place
 from vitpress.plan import Plan
 
 
 def create(
     session: Session,
     *,
+    place: Place,
     model: str,
     dataset: str,
     recipe: AnyRecipe,
@@ -29,10 +30,16 @@ def create(
     max_attempts: int = 3,
     queue: Queue = Queue.CPU,
     priority: int = 0,
+    created_by: str | None = None,
 ) -> JobView:
     """A new queued job. The caller commits, then rings (``store.queue``); should it die between, the sweeper rings."""
     created_at = now(session)
     job = Job(
+        owner_id=place.owner_id,
+        project_id=place.project_id,
+        kind=JobKind.COMPRESS,
+        created_by=created_by,
+        revision=0,
         model=model,
         dataset=dataset,
         recipe=recipe.model_dump(mode="json"),
@@ -62,8 +69,16 @@ def get(session: Session, job_id: str) -> JobView:
     return views[0]
 
 
+def owned(session: Session, job_id: str, owner_id: str) -> None:
+    """Raises ``JobNotFoundError`` unless the job is there, a compression, and ``owner_id``'s."""
+    asked = select(Job.id).where(Job.id == job_id, Job.owner_id == owner_id, Job.kind == JobKind.COMPRESS)
+    if session.scalar(asked) is None:
+        raise JobNotFoundError(job_id)
+
+
 def list_(
     session: Session,
+    owner_id: str,
     *,
     states: Collection[JobState] = (),
     model: str | None = None,
@@ -71,8 +86,9 @@ def list_(
     cursor: str | None = None,
     limit: int = 50,
 ) -> Page[JobView]:
-    """Newest first. ``states``: any of them; empty: all. ``cursor``: the id that the page before ended with."""
-    query = _select_jobs().order_by(Job.id.desc()).limit(limit + 1)
+    """The owner's, newest first. ``states``: any of them; empty: all. ``cursor``: the last id of the page before."""
+    query = _select_jobs().where(Job.owner_id == owner_id, Job.kind == JobKind.COMPRESS)
+    query = query.order_by(Job.id.desc()).limit(limit + 1)
     if states:
         query = query.where(Job.state.in_(states))
     if model is not None:
@@ -171,7 +187,7 @@ def column(session: Session, job_id: str, column: Any) -> Any:
     return row[0]
 
 
-def _select_jobs() -> Select[Job, int | None]:
+def _select_jobs() -> Select[Job, str, int | None]:
     """Jobs with their position in the claim order of their queue."""
     line = (
         select(
@@ -182,20 +198,23 @@ def _select_jobs() -> Select[Job, int | None]:
         .cte("line")
     )
     return (
-        select(Job, line.c.position)
+        select(Job, Project.name, line.c.position)
+        .join(Project, Project.id == Job.project_id)
         .outerjoin(line, line.c.id == Job.id)
         # an UPDATE above does not touch the rows that this session has read before
         .execution_options(populate_existing=True)
     )
 
 
-def _views(session: Session, query: Select[Job, int | None]) -> list[JobView]:
-    return [_view(job, position, _eta(session, job)) for job, position in session.execute(query)]
+def _views(session: Session, query: Select[Job, str, int | None]) -> list[JobView]:
+    return [_view(job, project, position, _eta(session, job)) for job, project, position in session.execute(query)]
 
 
-def _view(job: Job, position: int | None, eta_seconds: float | None) -> JobView:
+def _view(job: Job, project: str, position: int | None, eta_seconds: float | None) -> JobView:
     return JobView(
         id=job.id,
+        owner_id=job.owner_id,
+        project=project,
         state=job.state,
         queue=job.queue,
         stage=job.stage,

@@ -51,6 +51,20 @@ class Settings(BaseSettings):
     job_timeout_seconds: PositiveInt = 4 * 3600  # of one attempt's running time, where a job says nothing
     kill_grace_seconds: PositiveFloat = 5  # between SIGTERM and SIGKILL
     device: Literal["auto", "cpu", "gpu"] = "auto"
+    worker_tags: tuple[str, ...] = ()  # as a JSON list; a job may ask for one
+
+    auth: Literal["keys", "local"] = "keys"  # local: nobody needs a key, and only this machine is served
+    dataset_roots: tuple[Directory, ...] = ()  # as a JSON list: under these, owners may name directories as datasets
+    upload_dir: Directory = Field(default_factory=lambda data: data["data_dir"] / "uploads")  # shared by API processes
+    upload_hours: PositiveFloat = 48  # an upload that is not used for so long is deleted
+    max_upload_bytes: PositiveInt = 50 << 30
+    cache_dir: Directory = Field(default_factory=lambda data: data["data_dir"] / "cache")  # unpacked datasets
+    cache_bytes: PositiveInt = 100 << 30
+    hub_token: SecretStr | None = None
+    hub_allowed: tuple[str, ...] = ("timm/*",)  # as a JSON list: patterns of hub ids that owners may name
+    artifact_days: PositiveFloat | None = None  # artifacts of jobs that ended earlier are deleted; None: kept
+    presigned_seconds: PositiveInt | None = None  # downloads are redirected to S3 links of that life; None: never
+    webhook_private: bool = False  # whether webhooks may go to private addresses
 
     @model_validator(mode="after")
     def _two_heartbeats_fit_in_a_lease(self) -> Self:

@@ -24,6 +24,7 @@ from sqlalchemy import (
     String,
     Text,
     TypeDecorator,
+    UniqueConstraint,
     text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -68,11 +69,31 @@ class EventKind(StrEnum):
     PROGRESS = "progress"
 
 
+class JobKind(StrEnum):
+    """What an attempt does. The checks prepare what their owner brought; they are jobs, so that nothing of them is lost
+    either, and no list of jobs shows them."""
+
+    COMPRESS = "compress"
+    CHECK_MODEL = "check_model"
+    CHECK_DATASET = "check_dataset"
+
+
+class CheckState(StrEnum):
+    """Of a model or dataset that an owner brought. Written with the outcome of its check, in one transaction."""
+
+    CHECKING = "checking"
+    READY = "ready"
+    REJECTED = "rejected"
+
+
 class Queue(StrEnum):
     """What a job needs. A GPU worker serves both queues, a CPU worker only its own."""
 
     CPU = "cpu"
     GPU = "gpu"
+
+
+LOCAL_ID = "00000000-0000-7000-8000-000000000000"  # of the owner that a server without keys works for, and its project
 
 
 def uuid7() -> str:
@@ -133,23 +154,87 @@ class Base(DeclarativeBase):
         dict[str, Any]: Json,
         dict[str, str]: Json,
         dict[str, float]: Json,
+        list[str]: Json,
     }
+
+
+def _id() -> Mapped[str]:
+    return mapped_column(String(36), primary_key=True, default=uuid7)
+
+
+def _owner() -> Mapped[str]:
+    return mapped_column(ForeignKey("owners.id"), index=True)
+
+
+class Owner(Base):
+    """A person or team: whoever a row belongs to. Limits: None is none."""
+
+    __tablename__ = "owners"
+
+    id: Mapped[str] = _id()
+    name: Mapped[str] = mapped_column(Text, unique=True)
+    created_at: Mapped[datetime]
+    max_running: Mapped[int | None]  # jobs at the same time
+    max_daily: Mapped[int | None]  # jobs submitted in any 24 hours
+    max_bytes: Mapped[int | None] = mapped_column(BigInteger)  # stored: artifacts, models, datasets, uploads
+    claimed_at: Mapped[datetime | None]  # when a job of its was last claimed: the longest ago is next
+
+
+class Project(Base):
+    """An owner's jobs, grouped. Every owner has one called ``default``."""
+
+    __tablename__ = "projects"
+
+    id: Mapped[str] = _id()
+    owner_id: Mapped[str] = mapped_column(ForeignKey("owners.id", ondelete="CASCADE"))
+    name: Mapped[str] = mapped_column(Text)
+    created_at: Mapped[datetime]
+
+    __table_args__ = (UniqueConstraint("owner_id", "name"),)
+
+
+class ApiKey(Base):
+    """A key is ``vp_<prefix>_<secret>``; of the secret only a hash is kept. Revoked ones stay, for the record."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[str] = _id()
+    owner_id: Mapped[str] = mapped_column(ForeignKey("owners.id", ondelete="CASCADE"), index=True)
+    name: Mapped[str] = mapped_column(Text)
+    prefix: Mapped[str] = mapped_column(String(16), unique=True)
+    secret_sha256: Mapped[str] = mapped_column(String(64))
+    scopes: Mapped[list[str]]  # of store.values.Scope
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime | None]
+    last_used_at: Mapped[datetime | None]  # to the minute
+    revoked_at: Mapped[datetime | None]
 
 
 class Job(Base):
     __tablename__ = "jobs"
 
-    id: Mapped[str] = mapped_column(String(36), primary_key=True, default=uuid7)
+    id: Mapped[str] = _id()
+    owner_id: Mapped[str] = mapped_column(ForeignKey("owners.id"))
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    kind: Mapped[JobKind] = mapped_column(_enum(JobKind, "kind"))
+    subject_id: Mapped[str | None] = mapped_column(String(36))  # of a check: the model or dataset
+    created_by: Mapped[str | None] = mapped_column(String(36))  # the key's id; None: local mode
+    request_id: Mapped[str | None] = mapped_column(Text)  # of the submission, for the logs
+    traceparent: Mapped[str | None] = mapped_column(Text)  # W3C trace context of the submission
     name: Mapped[str | None] = mapped_column(Text)
     labels: Mapped[dict[str, str]]
-    model: Mapped[str] = mapped_column(Text)
-    dataset: Mapped[str] = mapped_column(Text)
-    recipe: Mapped[dict[str, Any]]
+    notes: Mapped[str | None] = mapped_column(Text)
+    revision: Mapped[int]  # of what its owner may edit: name, labels, notes, priority
+    model: Mapped[str] = mapped_column(Text)  # "" in the check of a dataset
+    dataset: Mapped[str] = mapped_column(Text)  # "" in the check of a model
+    recipe: Mapped[dict[str, Any]]  # {} in a check
     timeout_seconds: Mapped[int | None]  # None: the worker's default
 
     state: Mapped[JobState] = mapped_column(_enum(JobState, "state"))
     queue: Mapped[Queue] = mapped_column(_enum(Queue, "queue"))
-    priority: Mapped[int]  # larger first
+    priority: Mapped[int]  # larger first, among its owner's
+    device_tag: Mapped[str | None] = mapped_column(String(64))  # a worker must have it
+    memory_bytes: Mapped[int | None] = mapped_column(BigInteger)  # estimated peak on the device
     stage: Mapped[Stage | None] = mapped_column(_enum(Stage, "stage"))
     stage_fraction: Mapped[float]
     stage_loss: Mapped[float | None]  # of a stage that trains
@@ -168,6 +253,8 @@ class Job(Base):
     started_at: Mapped[datetime | None]  # of the current attempt, or the last one
     finished_at: Mapped[datetime | None]
 
+    artifacts_deleted_at: Mapped[datetime | None]  # by the retention policy; the report stays
+
     achieved: Mapped[dict[str, Any] | None]  # core.report.Constraint
     stage_seconds: Mapped[dict[str, float] | None]
     # Large, and not wanted on a list page: loaded by name alone.
@@ -180,6 +267,10 @@ class Job(Base):
             "(lease_token IS NULL) = (state NOT IN ('running', 'cancelling'))", name="leased_while_running"
         ),
         Index("ix_jobs_state_queue", "state", "queue"),
+        Index("ix_jobs_owner_id_kind_id", "owner_id", "kind", "id"),
+        Index("ix_jobs_owner_id_state", "owner_id", "state"),
+        Index("ix_jobs_project_id_id", "project_id", "id"),
+        Index("ix_jobs_subject_id", "subject_id"),
         Index("ix_jobs_lease_expires_at", "lease_expires_at"),
         # Few rows have one, and the sweeper asks often.
         Index("ix_jobs_checkpointed", "state", postgresql_where=_CHECKPOINTED, sqlite_where=_CHECKPOINTED),
@@ -220,6 +311,126 @@ class Artifact(Base):
     blob_key: Mapped[str] = mapped_column(Text)
 
 
+class OwnModel(Base):
+    """A model that an owner brought: ``own:<name>``. What its check found is null before."""
+
+    __tablename__ = "own_models"
+
+    id: Mapped[str] = _id()
+    owner_id: Mapped[str] = mapped_column(ForeignKey("owners.id"))
+    name: Mapped[str] = mapped_column(Text)
+    created_at: Mapped[datetime]
+    state: Mapped[CheckState] = mapped_column(_enum(CheckState, "state"))
+    error_code: Mapped[str | None] = mapped_column(String(64))
+    error_message: Mapped[str | None] = mapped_column(Text)
+    details: Mapped[dict[str, Any] | None]  # of a rejection: the keys that differ
+    hub_id: Mapped[str | None] = mapped_column(Text)  # None: uploaded
+    architecture: Mapped[str] = mapped_column(Text)
+    kwargs: Mapped[dict[str, Any]]
+    config: Mapped[dict[str, Any] | None]  # vitpress.artifact.ModelConfig
+    shape: Mapped[dict[str, Any] | None] = mapped_column(deferred=True, deferred_raiseload=True)  # ModelShape
+    parameters: Mapped[int | None] = mapped_column(BigInteger)
+    macs: Mapped[int | None] = mapped_column(BigInteger)
+    size: Mapped[int] = mapped_column(BigInteger)  # bytes stored
+    sha256: Mapped[str | None] = mapped_column(String(64))
+    blob_key: Mapped[str | None] = mapped_column(Text)
+
+    __table_args__ = (UniqueConstraint("owner_id", "name"),)
+
+
+class OwnDataset(Base):
+    """A dataset that an owner brought, or a directory: ``own:<name>``. What its check found is null before."""
+
+    __tablename__ = "own_datasets"
+
+    id: Mapped[str] = _id()
+    owner_id: Mapped[str] = mapped_column(ForeignKey("owners.id"))
+    name: Mapped[str] = mapped_column(Text)
+    created_at: Mapped[datetime]
+    state: Mapped[CheckState] = mapped_column(_enum(CheckState, "state"))
+    error_code: Mapped[str | None] = mapped_column(String(64))
+    error_message: Mapped[str | None] = mapped_column(Text)
+    directory: Mapped[str | None] = mapped_column(Text)  # under an allowed root; None: uploaded
+    size: Mapped[int] = mapped_column(BigInteger)  # bytes stored
+    sha256: Mapped[str | None] = mapped_column(String(64))
+    blob_key: Mapped[str | None] = mapped_column(Text)
+    report: Mapped[dict[str, Any] | None] = mapped_column(deferred=True, deferred_raiseload=True)
+
+    __table_args__ = (UniqueConstraint("owner_id", "name"),)
+
+
+class Upload(Base):
+    """A file on its way in, by the tus protocol. Its bytes are in ``Settings.upload_dir`` until it is used."""
+
+    __tablename__ = "uploads"
+
+    id: Mapped[str] = _id()
+    owner_id: Mapped[str] = _owner()
+    length: Mapped[int] = mapped_column(BigInteger)  # bytes, as announced
+    offset: Mapped[int] = mapped_column(BigInteger)  # bytes that are there
+    metadata_: Mapped[dict[str, str]] = mapped_column("metadata")
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime]
+
+
+class IdempotentRequest(Base):
+    """A POST that was answered, by its ``Idempotency-Key``: written with what it created, in one transaction."""
+
+    __tablename__ = "idempotent_requests"
+
+    owner_id: Mapped[str] = mapped_column(ForeignKey("owners.id", ondelete="CASCADE"), primary_key=True)
+    key: Mapped[str] = mapped_column(String(255), primary_key=True)
+    fingerprint: Mapped[str] = mapped_column(String(64))  # SHA-256 of method, path and body
+    status: Mapped[int | None]
+    headers: Mapped[dict[str, str] | None]
+    body: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(index=True)
+
+
+class Webhook(Base):
+    __tablename__ = "webhooks"
+
+    id: Mapped[str] = _id()
+    owner_id: Mapped[str] = _owner()
+    project_id: Mapped[str | None] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"))  # None: all
+    url: Mapped[str] = mapped_column(Text)
+    secret: Mapped[str] = mapped_column(Text)  # as it must be to sign with: whsec_…
+    events: Mapped[list[str]]
+    created_at: Mapped[datetime]
+    disabled_at: Mapped[datetime | None]
+
+
+class Delivery(Base):
+    """A message for a webhook, written in the transaction of what it tells; sent, with retries, by any worker."""
+
+    __tablename__ = "deliveries"
+
+    id: Mapped[str] = _id()
+    webhook_id: Mapped[str] = mapped_column(ForeignKey("webhooks.id", ondelete="CASCADE"))
+    event: Mapped[str] = mapped_column(String(64))
+    payload: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime]
+    attempts: Mapped[int]
+    next_attempt_at: Mapped[datetime | None]  # None: delivered, or given up
+    delivered_at: Mapped[datetime | None]
+    status: Mapped[int | None]  # HTTP, of the last attempt
+    error: Mapped[str | None] = mapped_column(Text)  # of the last attempt
+
+    __table_args__ = (
+        Index("ix_deliveries_webhook_id_id", "webhook_id", "id"),
+        Index("ix_deliveries_next_attempt_at", "next_attempt_at"),
+    )
+
+
+class Trash(Base):
+    """Blobs that nothing refers to any more: the sweeper deletes all under ``prefix``, then the row."""
+
+    __tablename__ = "trash"
+
+    prefix: Mapped[str] = mapped_column(Text, primary_key=True)
+    created_at: Mapped[datetime]
+
+
 class Worker(Base):
     """A worker process that has been heard of; ``seen_at`` says when last."""
 
@@ -227,5 +438,10 @@ class Worker(Base):
 
     name: Mapped[str] = mapped_column(Text, primary_key=True)
     queues: Mapped[str] = mapped_column(Text)  # comma-separated
+    tags: Mapped[list[str]]
+    device: Mapped[str] = mapped_column(Text)  # for people
+    memory_bytes: Mapped[int | None] = mapped_column(BigInteger)  # of the device
+    memory_used_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    draining: Mapped[bool]  # takes no more jobs
     started_at: Mapped[datetime]
     seen_at: Mapped[datetime]

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from enum import Enum
+from enum import Enum, StrEnum
 from typing import Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict
@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from core.progress import Stage
 from core.recipe import AnyRecipe
 from core.report import Constraint
-from store.tables import EventKind, JobState, Queue
+from store.tables import EventKind, JobKind, JobState, Queue
 
 T = TypeVar("T")
 
@@ -24,11 +24,39 @@ class JobError:
     message: str
 
 
+class Scope(StrEnum):
+    """What a key may do. Each but the first includes the one before."""
+
+    READ = "read"  # look at what its owner has
+    SUBMIT = "submit"  # change it: submit, cancel, upload, delete
+    ADMIN = "admin"  # the server: owners, keys, limits, workers
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who asks. ``key_id``: None in local mode, where nobody needs a key."""
+
+    owner_id: str
+    owner: str
+    scopes: frozenset[Scope]
+    key_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a new row belongs: to an owner and, of a job, in one of its projects."""
+
+    owner_id: str
+    project_id: str
+
+
 @dataclass(frozen=True, slots=True)
 class JobView:
     """A job without its plan and report, which ``store.jobs.plans`` and ``report`` load."""
 
     id: str
+    owner_id: str
+    project: str
     state: JobState
     queue: Queue
     stage: Stage | None
@@ -106,6 +134,10 @@ class Claim(BaseModel):
     attempt: int
     token: str
     timeout_seconds: int | None
+    kind: JobKind
+    subject_id: str | None  # of a check: the model or dataset
+    request_id: str | None  # of the submission, for the logs
+    traceparent: str | None
 
 
 class Lease(Enum):

@@ -14,7 +14,15 @@ def beat(session: Session, name: str, queues: Collection[Queue]) -> None:
     """``name`` is alive. Those not heard of for a day are forgotten."""
     at = now(session)
     if session.scalar(update(Worker).where(Worker.name == name).values(seen_at=at).returning(Worker.name)) is None:
-        first = insert(Worker).values(name=name, queues=",".join(sorted(queues)), started_at=at, seen_at=at)
+        first = insert(Worker).values(
+            name=name,
+            queues=",".join(sorted(queues)),
+            tags=[],
+            device="",
+            draining=False,
+            started_at=at,
+            seen_at=at,
+        )
         session.execute(first)
     session.execute(delete(Worker).where(Worker.seen_at < at - timedelta(days=1)))
 

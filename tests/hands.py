@@ -9,6 +9,7 @@ from core.report import AnyReport
 from examples import PLAN, RECIPE, REPORT
 from store import attempts, jobs
 from store.blobs import Blobs
+from store.owners import LOCAL
 from store.session import engine, transaction
 from store.settings import Settings
 from store.tables import Queue
@@ -27,7 +28,7 @@ class Worker:
 
     def submit(self, model: str = MODEL, dataset: str = DATASET, recipe: AnyRecipe = RECIPE) -> str:
         with transaction(self.engine) as session:
-            return jobs.create(session, model=model, dataset=dataset, recipe=recipe).id
+            return jobs.create(session, place=LOCAL, model=model, dataset=dataset, recipe=recipe).id
 
     def claim(self) -> Claim:
         with transaction(self.engine) as session:

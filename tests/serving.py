@@ -1,4 +1,4 @@
-"""uvicorn in a thread, for as long as a block runs. It ends as in production: when every open response has ended."""
+"""The application, served to tests: in their own process, or by uvicorn in a thread."""
 
 import socket
 import threading
@@ -7,10 +7,17 @@ from contextlib import contextmanager
 
 import uvicorn
 from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+
+def local_client(app: FastAPI) -> TestClient:
+    """One on the server's own machine: local mode serves no other. It answers a defect with 500."""
+    return TestClient(app, base_url="http://127.0.0.1:8000", raise_server_exceptions=False, client=("127.0.0.1", 50000))
 
 
 @contextmanager
 def serving(app: FastAPI) -> Iterator[str]:
+    """Until every open response has ended."""
     with socket.create_server(("127.0.0.1", 0)) as listening:  # connections wait from here on
         server = uvicorn.Server(uvicorn.Config(app, log_config=None))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})

@@ -8,6 +8,7 @@ from sqlalchemy import Engine
 
 from examples import RECIPE
 from store import attempts, jobs
+from store.owners import LOCAL
 from store.session import transaction
 from store.tables import Queue
 from store.values import Claim, JobView
@@ -26,7 +27,10 @@ class Steps:
             return step(session, *arguments, **options)
 
     def submit(self, **options: Any) -> JobView:
-        return self.do(jobs.create, **({"model": "sample:vit", "dataset": "sample:shirts", "recipe": RECIPE} | options))
+        return self.do(
+            jobs.create,
+            **({"place": LOCAL, "model": "sample:vit", "dataset": "sample:shirts", "recipe": RECIPE} | options),
+        )
 
     def claim(self, queues: tuple[Queue, ...] = (Queue.CPU,), lease: timedelta = LEASE) -> Claim:
         claim = self.do(attempts.claim, "worker-a", queues, lease)

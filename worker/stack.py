@@ -14,8 +14,9 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Literal, NoReturn
 
 import httpx
 import typer
@@ -35,9 +36,12 @@ def up(
     host: Annotated[str, typer.Option(help="Address the API listens on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port the API listens on; 0 takes a free one.")] = 8000,
     data_dir: Annotated[Path | None, typer.Option(help="Where the database, blobs and logs are kept.")] = None,
+    keys: Annotated[bool, typer.Option("--keys", help="Serve others too, by API keys; prints the first one.")] = False,
 ) -> None:
     """Run the whole service here, until Ctrl-C."""
-    settings = Settings() if data_dir is None else Settings(data_dir=data_dir)
+    settings = _settings(data_dir, auth="keys" if keys else "local")
+    if settings.auth == "local" and not _is_loopback(host):
+        _give_up(f"without keys, nobody else may reach the service: --keys, or --host 127.0.0.1 in place of {host}")
     port = _port(host, port)
     url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"  # noqa: S104
     children = _children(settings, host, port)
@@ -56,11 +60,23 @@ def up(
             _say("stopped")
 
 
+def _settings(data_dir: Path | None, auth: Literal["keys", "local"]) -> Settings:
+    return Settings(auth=auth) if data_dir is None else Settings(data_dir=data_dir, auth=auth)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 def _children(settings: Settings, host: str, port: int) -> list[Child]:
     """In the order of starting; stopping goes backwards."""
     broker_port = None if settings.broker_url else _port("127.0.0.1", 0)
     environment = os.environ | {
         "VITPRESS_DATA_DIR": str(settings.data_dir),
+        "VITPRESS_AUTH": settings.auth,
         "VITPRESS_BROKER_URL": settings.broker_url or f"redis://127.0.0.1:{broker_port}/0",
     }
 

@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 
 from api.app import create_app
 from hands import DATASET, MODEL, Worker
-from serving import serving
+from serving import local_client, serving
 from store.session import engine
 from store.settings import Settings
 
@@ -34,7 +34,11 @@ def settings(
 ) -> Iterator[Settings]:
     """Of a server whose database is migrated and empty."""
     settings = Settings(
-        data_dir=tmp_path / "data", database_url=database_url, broker_url=redis_url, datasets_dir=datasets_dir
+        data_dir=tmp_path / "data",
+        database_url=database_url,
+        broker_url=redis_url,
+        datasets_dir=datasets_dir,
+        auth="local",
     )
     yield settings
     engine(settings).dispose()
@@ -47,7 +51,7 @@ def app(settings: Settings) -> FastAPI:
 
 @pytest.fixture
 def client(app: FastAPI) -> Iterator[TestClient]:
-    with TestClient(app, raise_server_exceptions=False) as client:
+    with local_client(app) as client:
         yield client
 
 

@@ -13,6 +13,7 @@ from fastapi.testclient import TestClient
 
 from api.app import create_app
 from api.middleware import MAX_BODY_BYTES
+from serving import local_client
 from store.settings import Settings
 
 JSON = {"Content-Type": "application/json"}
@@ -23,7 +24,7 @@ import sys
 from fastapi.testclient import TestClient
 from api.app import create_app
 
-with TestClient(create_app()) as client:
+with TestClient(create_app(), base_url="http://127.0.0.1", client=("127.0.0.1", 50000)) as client:
     assert client.get("/v1/models/vit_small_patch16_224.augreg_in1k").status_code == 200
     body = {"model": "vit_small_patch16_224.augreg_in1k", "recipe": {"target_ratio": 0.5}}
     assert client.post("/v1/plans", json=body).status_code == 200
@@ -37,7 +38,7 @@ print(sorted({"torch", "timm", "torchvision"} & set(sys.modules)))
 
 class TestProcess:
     def test_never_imports_torch_or_timm(self, tmp_path: Path) -> None:
-        environment = os.environ | {"VITPRESS_DATA_DIR": str(tmp_path)}
+        environment = os.environ | {"VITPRESS_DATA_DIR": str(tmp_path), "VITPRESS_AUTH": "local"}
         process = subprocess.run(
             [sys.executable, "-W", "error", "-c", SERVE_WITHOUT_TORCH],
             env=environment,
@@ -136,7 +137,7 @@ class TestProblems:
         def break_() -> None:
             raise RuntimeError("the password is sesame")
 
-        with TestClient(app, raise_server_exceptions=False) as client:
+        with local_client(app) as client:
             answer = client.get("/broken", headers={"X-Request-ID": "find-me"})
 
         assert (answer.status_code, answer.headers["Content-Type"]) == (500, PROBLEM)
@@ -167,9 +168,11 @@ class TestProblems:
         assert (answer.status_code, answer.json()["code"]) == (415, "unsupported_media_type")
 
     def test_a_database_that_cannot_be_reached_is_one_to_be_tried_again(self, tmp_path: Path) -> None:
-        settings = Settings(data_dir=tmp_path, database_url="postgresql://nobody:sesame@127.0.0.1:1/nothing")
+        settings = Settings(
+            data_dir=tmp_path, database_url="postgresql://nobody:sesame@127.0.0.1:1/nothing", auth="local"
+        )
 
-        with TestClient(create_app(settings), raise_server_exceptions=False) as client:
+        with local_client(create_app(settings)) as client:
             answers = [
                 client.get("/v1/jobs"),
                 client.get("/v1/jobs/0190b0f0-0000-7000-8000-000000000000/events"),

@@ -5,6 +5,7 @@ from pathlib import Path
 from fastapi.testclient import TestClient
 
 from api.app import create_app
+from serving import local_client
 from store.settings import Settings
 
 
@@ -19,9 +20,11 @@ class TestListing:
         for place in ("good/a", "good/b", "bad/train/a", "bad/val/b"):
             (tmp_path / "datasets" / place).mkdir(parents=True)
             (tmp_path / "datasets" / place / "1.png").touch()
-        settings = Settings(data_dir=tmp_path / "data", datasets_dir=tmp_path / "datasets", samples_dir=tmp_path)
+        settings = Settings(
+            data_dir=tmp_path / "data", datasets_dir=tmp_path / "datasets", samples_dir=tmp_path, auth="local"
+        )
 
-        with TestClient(create_app(settings)) as client:
+        with local_client(create_app(settings)) as client:
             items = client.get("/v1/datasets").json()["items"]
 
         assert [(dataset["name"], dataset["splits"]) for dataset in items if dataset["name"].startswith("local:")] == [

@@ -17,6 +17,7 @@ from core.recipe import FINETUNE_EPOCHS
 from core.report import Report
 from examples import PLAN, RECIPE, REPORT
 from hands import DATASET, MODEL, Worker
+from serving import local_client
 from store.queue import WORK
 from store.settings import Settings
 from vitpress.plan import Plan
@@ -68,7 +69,7 @@ class TestSubmission:
         assert client.post("/v1/jobs", json=submission(recipe=recipe)).json()["recipe"]["method"] == "svd-magnitude"
 
     def test_may_be_retried_as_often_as_the_settings_say(self, settings: Settings, submission: Submission) -> None:
-        with TestClient(create_app(settings.model_copy(update={"max_attempts": 7}))) as client:
+        with local_client(create_app(settings.model_copy(update={"max_attempts": 7}))) as client:
             assert client.post("/v1/jobs", json=submission()).json()["max_attempts"] == 7
 
     def test_rings_the_bell_with_the_id_alone(self, client: TestClient, submission: Submission, redis_url: str) -> None:
@@ -84,7 +85,7 @@ class TestSubmission:
     def test_is_accepted_while_the_broker_is_away(self, settings: Settings, submission: Submission) -> None:
         without = settings.model_copy(update={"broker_url": "redis://127.0.0.1:1"})
 
-        with TestClient(create_app(without)) as client:
+        with local_client(create_app(without)) as client:
             answer = client.post("/v1/jobs", json=submission())
             assert (answer.status_code, client.get(answer.headers["Location"]).json()["state"]) == (202, "queued")
 

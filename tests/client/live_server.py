@@ -45,6 +45,7 @@ class LiveServer(Worker):
         settings = Settings(
             data_dir=directory / "data",
             datasets_dir=_dataset(directory / "datasets"),
+            auth="local",
             broker_url="redis://127.0.0.1:1",  # nobody there: jobs are accepted all the same
         )
         super().__init__(settings)

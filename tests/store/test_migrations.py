@@ -60,6 +60,25 @@ class TestMigrations:
             assert all(constraint["name"] for constraint in named)
 
 
+class TestTheStepToTeams:
+    def test_gives_the_jobs_that_are_there_to_the_local_owner(self, empty: Engine) -> None:
+        upgrade(empty, "0002")
+        with empty.begin() as connection:
+            connection.execute(text(JOB))
+            connection.execute(text(EVENT))
+        upgrade(empty)
+        with empty.begin() as connection:
+            query = (
+                "SELECT owners.name, projects.name, kind FROM jobs JOIN owners ON owner_id = owners.id "
+                "JOIN projects ON project_id = projects.id"
+            )
+            assert connection.execute(text(query)).all() == [("local", "default", "compress")]
+            assert connection.scalar(text("SELECT count(*) FROM events")) == 1
+        downgrade(empty, "0002")
+        with empty.begin() as connection:
+            assert connection.scalar(text("SELECT count(*) FROM jobs")) == 1
+
+
 class TestTheStepToFinetuning:
     def test_keeps_every_row_there_and_back(self, empty: Engine) -> None:
         upgrade(empty, "0001")
@@ -78,7 +97,7 @@ class TestTheStepToFinetuning:
             assert list(connection.scalars(text("SELECT name FROM artifacts"))) == ["plan.json"]
 
     def test_still_refuses_a_stage_that_there_is_not(self, empty: Engine) -> None:
-        upgrade(empty)
+        upgrade(empty, "0002")
         with empty.begin() as connection:
             connection.execute(text(JOB))
         for statement in ("UPDATE jobs SET stage = 'lunch'", EVENT.replace("'compress'", "'lunch'")):

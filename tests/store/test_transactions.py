@@ -6,6 +6,7 @@ from sqlalchemy.exc import DBAPIError
 
 from examples import RECIPE
 from store import jobs
+from store.owners import LOCAL
 from store.session import transaction
 
 
@@ -13,7 +14,7 @@ class TestTransactions:
     def test_an_exception_takes_everything_back(self, database: Engine) -> None:
         def create_and_fail() -> None:
             with transaction(database) as session:
-                jobs.create(session, model="a", dataset="b", recipe=RECIPE)
+                jobs.create(session, place=LOCAL, model="a", dataset="b", recipe=RECIPE)
                 raise ZeroDivisionError
 
         with pytest.raises(ZeroDivisionError):
@@ -23,7 +24,7 @@ class TestTransactions:
 
     def test_a_reader_does_not_wait_for_a_writer(self, database: Engine) -> None:
         with transaction(database) as writer:
-            jobs.create(writer, model="a", dataset="b", recipe=RECIPE)
+            jobs.create(writer, place=LOCAL, model="a", dataset="b", recipe=RECIPE)
             with transaction(database, read_only=True) as reader:
                 assert jobs.list_(reader).items == ()
 
@@ -32,7 +33,7 @@ class TestTransactions:
             for _ in range(10):
                 with transaction(database) as session:
                     jobs.list_(session)
-                    jobs.create(session, model="a", dataset="b", recipe=RECIPE)
+                    jobs.create(session, place=LOCAL, model="a", dataset="b", recipe=RECIPE)
 
         threads = [threading.Thread(target=write) for _ in range(4)]
         for thread in threads:
@@ -44,7 +45,7 @@ class TestTransactions:
 
     def test_a_session_sees_its_own_writes(self, database: Engine) -> None:
         with transaction(database) as session:
-            job = jobs.create(session, model="a", dataset="b", recipe=RECIPE)
+            job = jobs.create(session, place=LOCAL, model="a", dataset="b", recipe=RECIPE)
             assert jobs.request_cancel(session, job.id).state.is_final
             assert jobs.get(session, job.id).state.is_final
 
@@ -52,4 +53,4 @@ class TestTransactions:
         if database.dialect.name == "sqlite":
             return  # its readers differ in their locks alone
         with pytest.raises(DBAPIError, match="read-only"), transaction(database, read_only=True) as session:
-            jobs.create(session, model="a", dataset="b", recipe=RECIPE)
+            jobs.create(session, place=LOCAL, model="a", dataset="b", recipe=RECIPE)

@@ -1,0 +1,42 @@
+"""What lives as long as the server, and how routes get at it."""
+
+import threading
+from dataclasses import dataclass
+from typing import Annotated
+
+from anyio import CapacityLimiter
+from fastapi import Depends, Request
+from sqlalchemy import Engine
+
+from store.blobs import Blobs
+from store.settings import Settings
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What lives as long as the server. ``stopping`` is set when it is about to stop."""
+
+    settings: Settings
+    engine: Engine
+    blobs: Blobs
+    watchers: CapacityLimiter  # threads of the open event streams: however many, they leave the other routes theirs
+    probes: CapacityLimiter  # threads of the readiness checks, which may hang
+    stopping: threading.Event
+
+
+def resources(request: Request) -> Resources:
+    found: Resources = request.state.resources
+    return found
+
+
+def settings(found: Annotated[Resources, Depends(resources)]) -> Settings:
+    return found.settings
+
+
+def engine(found: Annotated[Resources, Depends(resources)]) -> Engine:
+    return found.engine
+
+
+Found = Annotated[Resources, Depends(resources)]
+Config = Annotated[Settings, Depends(settings)]
+Database = Annotated[Engine, Depends(engine)]
