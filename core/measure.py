@@ -16,7 +16,7 @@ from core.errors import DatasetError, NumericalError
 from core.progress import OnProgress, Progress, Stage
 from core.report import Accuracy, Change, Latency, McNemar, Proportion
 
-LATENCY_BATCHES = (1, 32)
+LATENCY_BATCHES: tuple[int, ...] = (1, 32)
 LATENCY_SECONDS = 1.5  # for each batch size, both models together
 WARM_UP = 3
 
@@ -49,20 +49,40 @@ def accuracies_of(
     outcomes = [_outcomes(before, afters, images, labels) for images, labels in _counted(data, on_progress)]
     if not outcomes:
         raise DatasetError("no evaluation image is left that is not a calibration image as well")
-    found = []
-    for each in zip(*outcomes, strict=True):
-        every = {name: torch.cat([outcome[name] for outcome in each]) for name in each[0]}
-        found.append((Pair(_accuracy(every, "before"), _accuracy(every, "after")), _change(every)))
-    return found
+    return [_verdict(each) for each in zip(*outcomes, strict=True)]
+
+
+def logits(model: nn.Module, data: Batches) -> list[Tensor]:
+    """Of each batch, ``(images, classes)`` in float64 on the CPU."""
+    return [_logits(model, images) for images, _ in data]
+
+
+def compared(before: Sequence[Tensor], after: Sequence[Tensor], data: Batches) -> tuple[Pair[Accuracy], Change]:
+    """As ``accuracies``, of the ``logits`` that two models gave on ``data``."""
+    return _verdict(
+        [
+            _outcome({"before": ours, "after": theirs}, labels)
+            for ours, theirs, (_, labels) in zip(before, after, data, strict=True)
+        ]
+    )
 
 
 @torch.inference_mode()
+def _logits(model: nn.Module, images: Tensor) -> Tensor:
+    answers: Tensor = model(images.to(next(model.parameters()).device))
+    return answers.double().cpu()
+
+
 def _outcomes(
     before: nn.Module, afters: Sequence[nn.Module], images: Tensor, labels: Tensor
 ) -> list[dict[str, Tensor]]:
-    images = images.to(next(before.parameters()).device)
-    expected = before(images).double().cpu()
-    return [_outcome({"before": expected, "after": after(images).double().cpu()}, labels) for after in afters]
+    expected = _logits(before, images)
+    return [_outcome({"before": expected, "after": _logits(after, images)}, labels) for after in afters]
+
+
+def _verdict(outcomes: Sequence[dict[str, Tensor]]) -> tuple[Pair[Accuracy], Change]:
+    every = {name: torch.cat([outcome[name] for outcome in outcomes]) for name in outcomes[0]}
+    return Pair(_accuracy(every, "before"), _accuracy(every, "after")), _change(every)
 
 
 def _outcome(logits: dict[str, Tensor], labels: Tensor) -> dict[str, Tensor]:

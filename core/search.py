@@ -171,11 +171,12 @@ def _smallest_within(
     low, high = 0.0, reachable_ratio(shape, curves, recipe)
     best: tuple[nn.Module, Plan, int] | None = None
     trials: list[Trial] = []
+    before = measure.logits(surveyed.model, held_out)
     for part in _after_survey(on_progress, STEPS):
         middle = (low + high) / 2
         plan = allocate(shape, curves, recipe, target=ratio_target(shape, middle))
         smaller = shrink(surveyed, plan, part, refit=recipe.refit)
-        accuracy, change = measure.accuracies(surveyed.model, smaller, held_out, ignore)
+        accuracy, change = measure.compared(before, measure.logits(smaller, held_out), held_out)
         wrong_before = accuracy.before.images - round(accuracy.before.top1.value * accuracy.before.images)
         trials.append(_trial(plan, wrong_before, change, recipe.max_error_increase or 0.0))
         if trials[-1].within:

@@ -118,6 +118,20 @@ class TestErrorIncrease:
         for stage in (Stage.COMPRESS, Stage.EVALUATE):
             assert fractions(heard, stage) == sorted(fractions(heard, stage))
 
+    def test_asks_each_model_once_and_the_original_not_for_every_try(
+        self, vit: nn.Module, labelled: Batches, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked: list[nn.Module] = []
+        answer = measure.logits
+
+        def heard(model: nn.Module, data: Iterable[tuple[Tensor, Tensor]]) -> list[Tensor]:
+            asked.append(model)
+            return answer(model, data)
+
+        monkeypatch.setattr(measure, "logits", heard)
+        _, search = self.searched(vit, labelled, 0.5)
+        assert len({id(model) for model in asked}) == len(asked) == 1 + len(search.trials)
+
     def test_holds_out_images_that_calibration_does_not_see(self, batches: Batches) -> None:
         data = prepare(Splits(batches, [(images + 1, labels) for images, labels in batches]), 41, seed=0)
         fitted, held_out = hold_out(data)
