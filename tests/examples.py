@@ -1,4 +1,4 @@
-"""Values that tests need and do not care about: a plan and a report, as a small job would have."""
+"""Values that tests need and do not care about: a model's config, a plan and a report, as a small job would have."""
 
 from core.recipe import FisherRecipe
 from core.report import (
@@ -14,7 +14,22 @@ from core.report import (
     Report,
     sweep_report,
 )
+from vitpress.artifact import ModelConfig, Preprocessing
 from vitpress.plan import Attention, Dense, FeedForward, Plan
+
+CONFIG = ModelConfig(
+    architecture="vit_tiny_patch16_224",
+    kwargs={
+        "img_size": 12,
+        "patch_size": 4,
+        "in_chans": 2,
+        "embed_dim": 24,
+        "depth": 2,
+        "num_heads": 3,
+        "num_classes": 7,
+    },
+    preprocessing=Preprocessing(input_size=(2, 12, 12), mean=(0.5, 0.5), std=(0.5, 0.5)),
+)
 
 RECIPE = FisherRecipe(target_ratio=0.5)
 

@@ -6,24 +6,13 @@ import timm
 import torch
 from torch import nn
 
+import examples
 import vitpress
-from vitpress.artifact import ArtifactError, ModelConfig, Preprocessing, apply_plan_, save
+from vitpress.artifact import ArtifactError, apply_plan_, save
 from vitpress.plan import Attention, Dense, FeedForward, LowRank, LowRankSparse, Plan
 
-CONFIG = ModelConfig(
-    architecture="vit_tiny_patch16_224",
-    kwargs={
-        "img_size": 12,
-        "patch_size": 4,
-        "in_chans": 2,
-        "embed_dim": 24,
-        "depth": 2,
-        "num_classes": 7,
-        "global_pool": "map",
-        "class_token": False,
-        "num_heads": 3,
-    },
-    preprocessing=Preprocessing(input_size=(2, 12, 12), mean=(0.5, 0.5), std=(0.5, 0.5)),
+CONFIG = examples.CONFIG.model_copy(
+    update={"kwargs": examples.CONFIG.kwargs | {"global_pool": "map", "class_token": False}}
 )
 COUNTS = {"parameters_before": 1, "parameters_after": 1, "predicted_loss": None}
 PLAN = Plan(

@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from pydantic import ValidationError
-from small_vit import CLASSES, INPUT_SIZE, Make
+from small_vit import CLASSES, Make
 from torch import Tensor, nn
 
 from core import artifact, exports, measure
@@ -20,24 +20,11 @@ from core.pipeline import Compressed, compress
 from core.progress import Progress, Stage
 from core.recipe import ExportFormat, FisherRecipe
 from core.report import Export, Report
-from vitpress.artifact import ModelConfig, Preprocessing
+from examples import CONFIG
 
 Batches = list[tuple[Tensor, Tensor]]
 
 ALL: tuple[ExportFormat, ...] = ("onnx", "onnx-int8", "torch-export")
-CONFIG = ModelConfig(
-    architecture="vit_tiny_patch16_224",
-    kwargs={
-        "img_size": 12,
-        "patch_size": 4,
-        "in_chans": 2,
-        "embed_dim": 24,
-        "depth": 2,
-        "num_heads": 3,
-        "num_classes": CLASSES,
-    },
-    preprocessing=Preprocessing(input_size=INPUT_SIZE, mean=(0.5, 0.5), std=(0.5, 0.5)),
-)
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_vit import CLASSES, INPUT_SIZE, Make
+from small_vit import CLASSES, Make
 from torch import Tensor, nn
 
 import vitpress
@@ -16,7 +16,7 @@ from core.pipeline import Compressed, compress
 from core.progress import Progress, Stage
 from core.recipe import FisherRecipe, SvdMagnitudeRecipe
 from core.report import Report
-from vitpress.artifact import ModelConfig, Preprocessing
+from examples import CONFIG
 
 Batches = list[tuple[Tensor, Tensor]]
 
@@ -143,21 +143,6 @@ def compressed(batches: Batches) -> Compressed:
 
     torch.manual_seed(0)
     return compress(timm.create_model(CONFIG.architecture, **CONFIG.kwargs), FISHER, batches)
-
-
-CONFIG = ModelConfig(
-    architecture="vit_tiny_patch16_224",
-    kwargs={
-        "img_size": 12,
-        "patch_size": 4,
-        "in_chans": 2,
-        "embed_dim": 24,
-        "depth": 2,
-        "num_heads": 3,
-        "num_classes": 7,
-    },
-    preprocessing=Preprocessing(input_size=INPUT_SIZE, mean=(0.5, 0.5), std=(0.5, 0.5)),
-)
 
 
 class TestExport:
