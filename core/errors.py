@@ -69,6 +69,17 @@ class DatasetError(VitpressError):
     code = "bad_dataset"
 
 
+class ArchiveError(VitpressError):
+    """A file that should hold a dataset is refused. ``entry``: the one at fault, if it is one."""
+
+    code = "bad_archive"
+
+    def __init__(self, why: str, entry: str | None = None) -> None:
+        where = "" if entry is None else f": {entry[:200]!r}"
+        super().__init__(f"the archive is refused: {why}{where}")
+        self.why, self.entry = why, entry
+
+
 class NumericalError(VitpressError):
     """The model gives non-finite outputs or gradients on the calibration data."""
 
