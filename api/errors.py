@@ -25,6 +25,7 @@ from store.errors import (
     JobNotFoundError,
     NotLocalError,
     OwnerNotFoundError,
+    PreconditionFailedError,
     ProjectNotFoundError,
     ScopeError,
 )
@@ -63,6 +64,15 @@ class ResultNotReadyError(VitpressError):
     def __init__(self, job_id: str, state: str) -> None:
         super().__init__(f"job {job_id} is {state}; its results exist once it has succeeded")
         self.state = state
+
+
+class PreconditionRequiredError(VitpressError):
+    """A change without ``If-Match``, which could undo another's that its sender has not seen."""
+
+    code = "precondition_required"
+
+    def __init__(self) -> None:
+        super().__init__("read it first, and send its ETag as If-Match")
 
 
 class RangeNotSatisfiableError(VitpressError):
@@ -127,6 +137,8 @@ RULES: dict[type[Exception], Rule] = {
     NotLocalError: Rule(HTTPStatus.FORBIDDEN, "Local alone"),
     OwnerNotFoundError: Rule(HTTPStatus.NOT_FOUND, "No such owner"),
     ProjectNotFoundError: Rule(HTTPStatus.NOT_FOUND, "No such project", pointer="/project"),
+    PreconditionFailedError: Rule(HTTPStatus.PRECONDITION_FAILED, "Changed meanwhile", shown=("etag",)),
+    PreconditionRequiredError: Rule(HTTPStatus.PRECONDITION_REQUIRED, "If-Match needed"),
     JobNotFoundError: Rule(HTTPStatus.NOT_FOUND, "No such job"),
     JobFinishedError: Rule(HTTPStatus.CONFLICT, "Job already finished", shown=("state",)),
     ResultNotReadyError: Rule(HTTPStatus.CONFLICT, "No results yet", shown=("state",)),

@@ -31,6 +31,16 @@ class ScopeError(VitpressError):
         self.scope = scope
 
 
+class PreconditionFailedError(VitpressError):
+    """What was to be changed has changed since it was read; ``etag`` is of what it is now. Nothing was written."""
+
+    code = "precondition_failed"
+
+    def __init__(self, etag: str) -> None:
+        super().__init__(f"it has changed since you read it: its ETag is {etag} now")
+        self.etag = etag
+
+
 class OwnerNotFoundError(VitpressError):
     code = "owner_not_found"
 
