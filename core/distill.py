@@ -142,6 +142,7 @@ def _report(training: Training, course: Course, resumed_from: int | None) -> Fin
         stopped_early=at.stopped_early,
         seconds=at.seconds,
         resumed_from_step=resumed_from,
+        warnings=training.warnings,
     )
 
 

@@ -66,7 +66,10 @@ class Finetune(BaseModel):
         ),
     ] = ("mix",)
     gradient_checkpointing: Annotated[
-        bool, Field(description="Compute activations twice rather than keep them, where the model can")
+        bool,
+        Field(
+            description="Compute activations twice rather than keep them; a warning in the report if the model cannot"
+        ),
     ] = False
     patience: Annotated[
         int | None, Field(ge=1, description="Looks at the held-out images without a gain that end it; null: never")

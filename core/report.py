@@ -113,6 +113,7 @@ class FinetuneReport(_Value):
     stopped_early: bool
     seconds: float  # of training, over all attempts
     resumed_from_step: int | None  # None: in one go
+    warnings: tuple[str, ...] = ()  # what was asked for and not done
 
 
 class Export(_Value):

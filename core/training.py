@@ -19,6 +19,7 @@ from core.recipe import Finetune
 
 LARGEST_GRADIENT = 1.0  # norm over all weights, above which it is scaled down: a damaged model's first steps are wild
 SMOOTHING = 0.95  # of the loss that is shown
+KEEPS_ACTIVATIONS = "no gradient checkpointing: this architecture has none, so its activations were kept"
 WEIGHTS, STANDING = "training.safetensors", "training.json"
 
 Weights = dict[str, Tensor]
@@ -38,6 +39,7 @@ class Training:
     decay: float
     live: Weights
     average: Weights
+    warnings: tuple[str, ...] = ()  # what the settings ask for and the model cannot do
     best: Weights | None = None
     at: Standing = field(default_factory=Standing)
 
@@ -45,8 +47,7 @@ class Training:
     def of(cls, student: nn.Module, settings: Finetune) -> "Training":
         """At its start. ``student`` is left as it is."""
         model, average_model = copy.deepcopy(student).eval(), copy.deepcopy(student).eval()
-        if settings.gradient_checkpointing:
-            _save_memory_(model)
+        warnings = () if not settings.gradient_checkpointing or _save_memory_(model) else (KEEPS_ACTIVATIONS,)
         live = {name: each for name, each in model.named_parameters() if each.requires_grad}
         average = {name: each.data for name, each in average_model.named_parameters() if name in live}
         decayed, spared = _by_decay(model, live)
@@ -55,7 +56,7 @@ class Training:
             {"params": spared, "weight_decay": 0.0},
         ]
         optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate)
-        return cls(model, average_model, optimizer, settings.ema_decay, dict(live), average)
+        return cls(model, average_model, optimizer, settings.ema_decay, dict(live), average, warnings)
 
     def step_(self, loss: Callable[[nn.Module], Tensor], learning_rate: float) -> bool:
         """One update of the weights. False, and none, where the loss is not finite."""
@@ -153,9 +154,16 @@ def _by_decay(model: nn.Module, live: Mapping[str, Tensor]) -> tuple[list[Tensor
     return decayed, spared
 
 
-def _save_memory_(model: nn.Module) -> None:
-    """By gradient checkpointing. Models that have none, or say so by an assertion, stay as they are."""
+def _save_memory_(model: nn.Module) -> bool:
+    """By gradient checkpointing. False, and nothing, for a model that has none, or says so by an assertion.
+
+    LeViT and its like would fail in the backward pass: the attention biases that they cache in evaluation mode are
+    computed in the forward pass, and not again.
+    """
+    if any(hasattr(module, "attention_bias_cache") for module in model.modules()):
+        return False
     try:
         model.set_grad_checkpointing(True)  # type: ignore[operator]
     except (AttributeError, AssertionError):
-        return
+        return False
+    return True

@@ -59,6 +59,7 @@ class FinetuneReport(Value):
     """What the fine-tuning did. Losses: mean KL(original ‖ smaller), in nats, on images that it was not trained on.
 
     ``kept``: ``tuned`` or ``training_free``, whichever is better there. ``seconds`` of training, over all attempts.
+    ``warnings``: what was asked for and not done.
     """
 
     steps: int
@@ -69,6 +70,7 @@ class FinetuneReport(Value):
     stopped_early: bool
     seconds: float
     resumed_from_step: int | None
+    warnings: tuple[str, ...] = ()
 
 
 class Export(Value):

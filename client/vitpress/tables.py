@@ -301,9 +301,8 @@ def _setting(value: object) -> str:
 
 
 def _finetuned(report: FinetuneReport) -> str:
-    if report.kept == "tuned":
-        return f"{report.epochs:.1f} epochs"
-    return f"{report.epochs:.1f} epochs, no better on held-out images: not kept"
+    kept = "" if report.kept == "tuned" else ", no better on held-out images: not kept"
+    return "; ".join([f"{report.epochs:.1f} epochs{kept}", *report.warnings])
 
 
 def _same_batches(before: Iterable[Latency], after: Iterable[Latency]) -> list[tuple[Latency, Latency]]:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 from small_vit import INPUT_SIZE, Make
@@ -109,6 +110,18 @@ class TestDistilling:
         frugal = distilled(student, vit, batches, SHORT.model_copy(update={"gradient_checkpointing": True}))
         torch.testing.assert_close(frugal.model.state_dict(), plain.model.state_dict())
         assert not any(getattr(each, "grad_checkpointing", False) for each in frugal.model.modules())
+        assert frugal.report.warnings == ()
+
+    @pytest.mark.parametrize("architecture", ["levit_128s", "pit_ti_224"])
+    def test_warns_where_there_is_no_gradient_checkpointing(self, architecture: str) -> None:
+        torch.manual_seed(0)
+        model = timm.create_model(architecture, num_classes=7).eval()
+        batches = [(torch.randn(5, 3, 224, 224), torch.zeros(5, dtype=torch.long))]
+        settings = Finetune(steps=1, gradient_checkpointing=True)
+        report = distilled(copy.deepcopy(model), model, batches, settings).report
+        assert report.steps == 1
+        (warning,) = report.warnings
+        assert "no gradient checkpointing" in warning
 
     def test_of_a_model_without_features_goes_by_its_logits(self, batches: Batches) -> None:
         torch.manual_seed(0)
