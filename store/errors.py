@@ -41,6 +41,54 @@ class PreconditionFailedError(VitpressError):
         self.etag = etag
 
 
+class KeyNotFoundError(VitpressError):
+    """It is not there, or another owner's."""
+
+    code = "key_not_found"
+
+    def __init__(self, key_id: str) -> None:
+        super().__init__(f"no key {key_id!r}")
+        self.key_id = key_id
+
+
+class KeyEndedError(VitpressError):
+    """The key was revoked, or has expired: there is nothing left to rotate."""
+
+    code = "key_ended"
+
+    def __init__(self, key_id: str) -> None:
+        super().__init__(f"key {key_id!r} was revoked or has expired; make another")
+        self.key_id = key_id
+
+
+class LastAdminKeyError(VitpressError):
+    """Without this key nobody could administer the server any more, other than by its database."""
+
+    code = "last_admin_key"
+
+    def __init__(self, key_id: str) -> None:
+        super().__init__(f"key {key_id!r} is the last admin key that stays valid; force=true revokes it all the same")
+        self.key_id = key_id
+
+
+class OwnerExistsError(VitpressError):
+    code = "owner_exists"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"there is an owner {name!r} already")
+        self.name = name
+
+
+class ProjectExistsError(VitpressError):
+    """The owner who asks has a project of that name."""
+
+    code = "project_exists"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"you have a project {name!r} already")
+        self.name = name
+
+
 class OwnerNotFoundError(VitpressError):
     code = "owner_not_found"
 

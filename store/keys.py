@@ -1,6 +1,9 @@
 """API keys: ``vp_<prefix>_<secret>``. The prefix names one, and may be shown; of the secret only a hash is kept.
 
 The secret is 32 random bytes, so one round of SHA-256 is all the stretching that its hash needs. No function commits.
+
+Whoever manages keys (``asking``) does so up to its own scopes: it can neither make nor take what it is not. No key
+outlives the one that made it. Without the scope ``admin``, only the own owner's keys are there.
 """
 
 import hashlib
@@ -10,35 +13,145 @@ import secrets
 from collections.abc import Collection
 from datetime import datetime, timedelta
 
-from sqlalchemy import select, update
+from sqlalchemy import ColumnElement, Select, Text, cast, or_, select, update
 from sqlalchemy.orm import Session
 
-from store.errors import InvalidKeyError
+from store import owners
+from store.errors import (
+    InvalidKeyError,
+    KeyEndedError,
+    KeyNotFoundError,
+    LastAdminKeyError,
+    OwnerNotFoundError,
+    ScopeError,
+)
 from store.session import now
 from store.tables import ApiKey, Owner
-from store.values import Identity, Scope
+from store.values import Identity, KeyView, Page, Scope
 
 USED_EVERY = timedelta(minutes=1)  # how exactly a last use is known: a write at every request would be dear
+LONGEST_OVERLAP = timedelta(days=1)  # of a rotated key and its successor
+FIRST_OWNER = "admin"  # of the first admin key, where nobody says another name
 _KEY = re.compile(r"vp_([0-9a-f]{12})_([A-Za-z0-9_-]{43})")
 
 
 def create(
-    session: Session, owner_id: str, *, name: str, scopes: Collection[Scope], expires_at: datetime | None = None
+    session: Session,
+    owner_id: str,
+    *,
+    name: str,
+    scopes: Collection[Scope],
+    expires_at: datetime | None = None,
+    asking: Identity | None = None,
 ) -> tuple[str, str]:
-    """A new key: its id, and the whole of it, which nobody can read again."""
+    """A new key: its id, and the whole of it, which nobody can read again.
+
+    ``asking``: None is the server itself. Raises ``ScopeError``.
+    """
+    scopes = including(scopes)
+    if asking is not None:
+        _check_within(scopes, asking)
     prefix, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
     key = ApiKey(
         owner_id=owner_id,
         name=name,
         prefix=prefix,
         secret_sha256=_hash(secret),
-        scopes=[scope.value for scope in including(scopes)],
+        scopes=[scope.value for scope in scopes],
         created_at=now(session),
-        expires_at=expires_at,
+        expires_at=_earliest(expires_at, _end(session, asking)),
     )
     session.add(key)
     session.flush()
     return key.id, f"vp_{prefix}_{secret}"
+
+
+def first_admin(session: Session, owner: str = FIRST_OWNER) -> str | None:
+    """The whole of a new admin key, if there is no valid one; None if there is."""
+    at = now(session)
+    if session.scalar(select(ApiKey.id).where(_is_valid(at), _is_admin()).limit(1)) is not None:
+        return None
+    return further_admin(session, owner)
+
+
+def further_admin(session: Session, owner: str) -> str:
+    """The whole of a new admin key of the owner of that name, who is made if need be."""
+    try:
+        owner_id = owners.find(session, owner)
+    except OwnerNotFoundError:
+        owner_id = owners.create(session, owner).owner_id
+    return create(session, owner_id, name="admin", scopes=[Scope.ADMIN])[1]
+
+
+def get(session: Session, key_id: str, asking: Identity) -> KeyView:
+    """Raises ``KeyNotFoundError``."""
+    row = session.execute(_seen(asking).where(ApiKey.id == key_id)).one_or_none()
+    if row is None:
+        raise KeyNotFoundError(key_id)
+    return _view(row.ApiKey, row.name)
+
+
+def list_(session: Session, owner_id: str, *, cursor: str | None = None, limit: int = 50) -> Page[KeyView]:
+    """An owner's, newest first, behind the id ``cursor``; those that have ended are among them."""
+    query = (
+        select(ApiKey, Owner.name)
+        .join(Owner)
+        .where(ApiKey.owner_id == owner_id)
+        .order_by(ApiKey.id.desc())
+        .limit(limit + 1)
+    )
+    rows = session.execute(query if cursor is None else query.where(ApiKey.id < cursor)).all()
+    views = [_view(row.ApiKey, row.name) for row in rows]
+    return Page(tuple(views[:limit]), views[limit - 1].id if len(views) > limit else None)
+
+
+def revoke(session: Session, key_id: str, asking: Identity, *, force: bool = False) -> KeyView:
+    """From now on nobody comes in by it. Doing it again changes nothing.
+
+    Raises ``KeyNotFoundError``, ``ScopeError`` and, without ``force``, ``LastAdminKeyError``: another admin key counts
+    if it lasts for longer than a rotated one may.
+    """
+    at = now(session)
+    # The key and all that could make it not the last, in one order: two revocations at the same time wait in turn.
+    rows = _locked(session, or_(ApiKey.id == key_id, _is_valid(at) & _is_admin()))
+    key = _managed(rows.get(key_id), key_id, asking)
+    if key.revoked_at is not None:
+        return get(session, key_id, asking)
+    last = not any(
+        _lasts(other, at + LONGEST_OVERLAP) and Scope.ADMIN in other.scopes
+        for other in rows.values()
+        if other is not key
+    )
+    if last and Scope.ADMIN in key.scopes and _lasts(key, at) and not force:
+        raise LastAdminKeyError(key_id)
+    key.revoked_at = at
+    session.flush()
+    return get(session, key_id, asking)
+
+
+def rotate(session: Session, key_id: str, asking: Identity, overlap: timedelta = timedelta(0)) -> tuple[str, str]:
+    """A successor with a new secret, the same name, scopes and expiry: its id, and the whole of it.
+
+    The old key ends at once, or after ``overlap``. Raises ``KeyNotFoundError``, ``ScopeError``, ``KeyEndedError``.
+    """
+    at = now(session)
+    key = _managed(_locked(session, ApiKey.id == key_id).get(key_id), key_id, asking)
+    if not _lasts(key, at):
+        raise KeyEndedError(key_id)
+    successor = create(
+        session,
+        key.owner_id,
+        name=key.name,
+        scopes=[Scope(scope) for scope in key.scopes],
+        expires_at=key.expires_at,
+        asking=asking,
+    )
+    if overlap:
+        key.expires_at = _earliest(key.expires_at, at + min(overlap, LONGEST_OVERLAP))
+    else:
+        key.revoked_at = at
+    session.flush()
+    return successor
 
 
 def including(scopes: Collection[Scope]) -> list[Scope]:
@@ -61,7 +174,7 @@ def authenticate(session: Session, given: str) -> tuple[Identity, bool]:
     if found is None or not hmac.compare_digest(found.ApiKey.secret_sha256, _hash(secret)):
         raise InvalidKeyError
     key = found.ApiKey
-    if key.revoked_at is not None or (key.expires_at is not None and key.expires_at <= at):
+    if not _lasts(key, at):
         raise InvalidKeyError
     identity = Identity(key.owner_id, found.name, frozenset(Scope(scope) for scope in key.scopes), key.id)
     return identity, key.last_used_at is None or key.last_used_at < at - USED_EVERY
@@ -69,6 +182,67 @@ def authenticate(session: Session, given: str) -> tuple[Identity, bool]:
 
 def note_use(session: Session, key_id: str | None) -> None:
     session.execute(update(ApiKey).where(ApiKey.id == key_id).values(last_used_at=now(session)))
+
+
+def _seen(asking: Identity) -> Select[ApiKey, str]:
+    """The keys, with their owners' names, that exist for whoever asks."""
+    query = select(ApiKey, Owner.name).join(Owner)
+    return query if Scope.ADMIN in asking.scopes else query.where(ApiKey.owner_id == asking.owner_id)
+
+
+def _locked(session: Session, which: ColumnElement[bool]) -> dict[str, ApiKey]:
+    query = select(ApiKey).where(which).order_by(ApiKey.id).with_for_update()
+    return {key.id: key for key in session.scalars(query.execution_options(populate_existing=True))}
+
+
+def _managed(key: ApiKey | None, key_id: str, asking: Identity) -> ApiKey:
+    if key is None or (key.owner_id != asking.owner_id and Scope.ADMIN not in asking.scopes):
+        raise KeyNotFoundError(key_id)
+    _check_within([Scope(scope) for scope in key.scopes], asking)
+    return key
+
+
+def _check_within(scopes: Collection[Scope], asking: Identity) -> None:
+    for scope in scopes:
+        if scope not in asking.scopes:
+            raise ScopeError(scope)
+
+
+def _is_valid(at: datetime) -> ColumnElement[bool]:
+    return ApiKey.revoked_at.is_(None) & or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > at)
+
+
+def _is_admin() -> ColumnElement[bool]:
+    return cast(ApiKey.scopes, Text).contains(f'"{Scope.ADMIN.value}"')
+
+
+def _lasts(key: ApiKey, at: datetime) -> bool:
+    return key.revoked_at is None and (key.expires_at is None or key.expires_at > at)
+
+
+def _end(session: Session, asking: Identity | None) -> datetime | None:
+    """When the key that is asked with expires."""
+    if asking is None or asking.key_id is None:
+        return None
+    return session.scalar(select(ApiKey.expires_at).where(ApiKey.id == asking.key_id))
+
+
+def _earliest(*times: datetime | None) -> datetime | None:
+    return min((time for time in times if time is not None), default=None)
+
+
+def _view(key: ApiKey, owner: str) -> KeyView:
+    return KeyView(
+        id=key.id,
+        owner=owner,
+        name=key.name,
+        prefix=key.prefix,
+        scopes=tuple(Scope(scope) for scope in key.scopes),
+        created_at=key.created_at,
+        expires_at=key.expires_at,
+        last_used_at=key.last_used_at,
+        revoked_at=key.revoked_at,
+    )
 
 
 def _hash(secret: str) -> str:

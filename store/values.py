@@ -43,6 +43,43 @@ class Identity:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyView:
+    """A key without its secret, which nobody knows but whoever was given it."""
+
+    id: str
+    owner: str
+    name: str
+    prefix: str
+    scopes: tuple[Scope, ...]
+    created_at: datetime
+    expires_at: datetime | None
+    last_used_at: datetime | None  # to the minute
+    revoked_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Of an owner. None is none."""
+
+    max_running: int | None = None  # jobs at the same time
+    max_daily: int | None = None  # jobs submitted in any 24 hours
+    max_bytes: int | None = None  # stored
+
+
+@dataclass(frozen=True, slots=True)
+class OwnerView:
+    name: str
+    created_at: datetime
+    limits: Limits
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectView:
+    name: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Place:
     """Where a new row belongs: to an owner and, of a job, in one of its projects."""
 
