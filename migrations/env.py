@@ -1,5 +1,7 @@
 """What Alembic runs. The connection is the caller's, or, from the command line, that of the settings."""
 
+from typing import Any
+
 from alembic import context
 from sqlalchemy import Connection, text
 
@@ -9,6 +11,12 @@ from store.settings import get_settings
 from store.tables import Base
 
 
+def _is_compared(item: Any, name: str | None, kind: str, _reflected: bool, _other: Any) -> bool:
+    """SQLite does not tell that a column of an index is descending: PostgreSQL alone compares those that have one."""
+    descends = kind == "index" and name == "ix_jobs_waiting"
+    return not (descends and context.get_bind().dialect.name == "sqlite")
+
+
 def run(connection: Connection) -> None:
     context.configure(
         connection=connection,
@@ -16,6 +24,7 @@ def run(connection: Connection) -> None:
         render_as_batch=True,  # SQLite alters a table by copying it
         compare_type=True,
         compare_server_default=True,
+        include_object=_is_compared,
     )
     with context.begin_transaction():
         if connection.dialect.name == "postgresql":

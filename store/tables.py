@@ -137,6 +137,7 @@ def _enum(values: type[StrEnum], name: str) -> Enum:
 Json = JSON(none_as_null=True)
 
 _CHECKPOINTED = text("checkpoint IS NOT NULL")
+_WAITING = text("state = 'queued'")
 
 
 class Base(DeclarativeBase):
@@ -267,6 +268,18 @@ class Job(Base):
             "(lease_token IS NULL) = (state NOT IN ('running', 'cancelling'))", name="leased_while_running"
         ),
         Index("ix_jobs_state_queue", "state", "queue"),
+        # The line of an owner: a claim reads the heads of all lines, by this index alone.
+        Index(
+            "ix_jobs_waiting",
+            "owner_id",
+            "queue",
+            text("priority DESC"),
+            "id",
+            "device_tag",
+            "memory_bytes",
+            postgresql_where=_WAITING,
+            sqlite_where=_WAITING,
+        ),
         Index("ix_jobs_owner_id_kind_id", "owner_id", "kind", "id"),
         Index("ix_jobs_owner_id_state", "owner_id", "state"),
         Index("ix_jobs_project_id_id", "project_id", "id"),

@@ -15,6 +15,7 @@ depends_on = None
 
 LOCAL = "00000000-0000-7000-8000-000000000000"  # id of the owner, and of its project
 KINDS = ("compress", "check_model", "check_dataset")
+WAITING = sa.text("state = 'queued'")
 CHECK_STATES = ("checking", "ready", "rejected")
 
 
@@ -59,14 +60,14 @@ def downgrade() -> None:
     for table in ("trash", "idempotent_requests", "deliveries", "webhooks", "uploads", "own_datasets", "own_models"):
         op.drop_table(table)
     op.execute("DELETE FROM jobs WHERE kind <> 'compress'")
-    for name in ("owner_id_kind_id", "owner_id_state", "project_id_id", "subject_id"):
+    for name in ("owner_id_kind_id", "owner_id_state", "project_id_id", "subject_id", "waiting"):
         op.drop_index(f"ix_jobs_{name}", "jobs")
     with op.batch_alter_table("jobs") as jobs:
         jobs.drop_constraint(op.f("ck_jobs_kind"), type_="check")
         for referred in ("owner_id", "project_id"):
             jobs.drop_constraint(op.f(f"fk_jobs_{referred}"), type_="foreignkey")
-        for column in _job_columns():
-            jobs.drop_column(column.name)
+        for added in _job_columns():
+            jobs.drop_column(added.name)
     for table in ("api_keys", "projects", "owners"):
         op.drop_table(table)
 
@@ -148,6 +149,13 @@ def _jobs() -> None:
     op.create_index("ix_jobs_owner_id_state", "jobs", ["owner_id", "state"])
     op.create_index("ix_jobs_project_id_id", "jobs", ["project_id", "id"])
     op.create_index("ix_jobs_subject_id", "jobs", ["subject_id"])
+    op.create_index(
+        "ix_jobs_waiting",
+        "jobs",
+        ["owner_id", "queue", sa.text("priority DESC"), "id", "device_tag", "memory_bytes"],
+        postgresql_where=WAITING,
+        sqlite_where=WAITING,
+    )
 
 
 def _brought() -> None:

@@ -69,7 +69,7 @@ class TestTheStepToTeams:
         upgrade(empty)
         with empty.begin() as connection:
             query = (
-                "SELECT owners.name, projects.name, kind FROM jobs JOIN owners ON owner_id = owners.id "
+                "SELECT owners.name, projects.name, kind FROM jobs JOIN owners ON jobs.owner_id = owners.id "
                 "JOIN projects ON project_id = projects.id"
             )
             assert connection.execute(text(query)).all() == [("local", "default", "compress")]
