@@ -10,10 +10,9 @@ from sqlalchemy import Engine
 
 import services
 from migrations.upgrade import upgrade
-from steps import Steps
+from steps import Steps, empty
 from store.session import engine as open_engine
 from store.settings import Settings
-from store.tables import LOCAL_ID, Base
 
 # A shell that starts the tests in the background has them ignore Ctrl-C, and so all that they start, unless it is
 # handled here.
@@ -84,10 +83,7 @@ def database(database_url: str) -> Iterator[Engine]:
     """Migrated and, but for the local owner, empty, on SQLite and on PostgreSQL in turn."""
     engine = open_engine(Settings(database_url=database_url))
     upgrade(engine)
-    with engine.begin() as connection:
-        for table in reversed(Base.metadata.sorted_tables):
-            keep = LOCAL_ID if table.name in {"owners", "projects"} else None  # what a migration put there
-            connection.execute(table.delete() if keep is None else table.delete().where(table.c.id != keep))
+    empty(engine)
     yield engine
     engine.dispose()
 

@@ -217,6 +217,7 @@ class TestShutdown:
         environment = os.environ | {
             "VITPRESS_DATA_DIR": str(settings.data_dir),
             "VITPRESS_DATABASE_URL": settings.database_url,
+            "VITPRESS_AUTH": "local",
         }
         with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
             assert process.stderr is not None

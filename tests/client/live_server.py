@@ -29,10 +29,10 @@ from examples import SWEEP_REPORT
 from hands import Worker
 from migrations.upgrade import upgrade
 from serving import serving
+from steps import empty
 from store import attempts
 from store.session import transaction
 from store.settings import Settings
-from store.tables import Base
 from store.values import Claim, JobError
 from vitpress.plan import Plan
 
@@ -63,9 +63,7 @@ class LiveServer(Worker):
         self._exits.close()
 
     def clear(self) -> None:
-        with self.engine.begin() as connection:
-            for table in reversed(Base.metadata.sorted_tables):
-                connection.execute(table.delete())
+        empty(self.engine)
 
     def lose(self, claim: Claim) -> None:
         with transaction(self.engine) as session:

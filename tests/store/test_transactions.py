@@ -20,19 +20,19 @@ class TestTransactions:
         with pytest.raises(ZeroDivisionError):
             create_and_fail()
         with transaction(database, read_only=True) as session:
-            assert jobs.list_(session).items == ()
+            assert jobs.list_(session, LOCAL.owner_id).items == ()
 
     def test_a_reader_does_not_wait_for_a_writer(self, database: Engine) -> None:
         with transaction(database) as writer:
             jobs.create(writer, place=LOCAL, model="a", dataset="b", recipe=RECIPE)
             with transaction(database, read_only=True) as reader:
-                assert jobs.list_(reader).items == ()
+                assert jobs.list_(reader, LOCAL.owner_id).items == ()
 
     def test_writers_take_turns(self, database: Engine) -> None:
         def write() -> None:
             for _ in range(10):
                 with transaction(database) as session:
-                    jobs.list_(session)
+                    jobs.list_(session, LOCAL.owner_id)
                     jobs.create(session, place=LOCAL, model="a", dataset="b", recipe=RECIPE)
 
         threads = [threading.Thread(target=write) for _ in range(4)]
@@ -41,7 +41,7 @@ class TestTransactions:
         for thread in threads:
             thread.join()
         with transaction(database, read_only=True) as session:
-            assert len(jobs.list_(session, limit=100).items) == 40
+            assert len(jobs.list_(session, LOCAL.owner_id, limit=100).items) == 40
 
     def test_a_session_sees_its_own_writes(self, database: Engine) -> None:
         with transaction(database) as session:
