@@ -12,10 +12,27 @@ from typing import TypedDict
 from anyio import CapacityLimiter
 from fastapi import Depends, FastAPI
 
-from api import artifacts, datasets, errors, events, health, jobs, models, openapi, plans, problems, shutdown
+from api import (
+    artifacts,
+    datasets,
+    errors,
+    events,
+    health,
+    jobs,
+    keys,
+    models,
+    openapi,
+    owners,
+    plans,
+    problems,
+    projects,
+    shutdown,
+    whoami,
+)
 from api.identity import reader
 from api.middleware import BodyLimit, HeadAsGet, RequestId
 from api.resources import Resources
+from api.throttle import Throttle
 from store.blobs import Blobs
 from store.errors import InvalidKeyError, NotLocalError, ScopeError
 from store.session import engine
@@ -41,6 +58,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
                     blobs=blobs,
                     watchers=CapacityLimiter(8),
                     probes=CapacityLimiter(6),
+                    throttle=Throttle(),
                     stopping=stopping,
                 )
             }
@@ -61,9 +79,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     problems.install(app)
     openapi.install(app)
     may_answer = errors.responses(
-        errors.InvalidRequestError, InvalidKeyError, ScopeError, NotLocalError, *errors.DATABASE_UNREACHABLE
+        errors.InvalidRequestError,
+        InvalidKeyError,
+        errors.TooManyFailuresError,
+        ScopeError,
+        NotLocalError,
+        *errors.DATABASE_UNREACHABLE,
     )
-    for resource in (jobs, events, artifacts, plans, models, datasets):
+    for resource in (jobs, events, artifacts, plans, models, datasets, keys, owners, projects, whoami):
         app.include_router(resource.router, responses=may_answer, dependencies=[Depends(reader)])
     app.include_router(health.router)
     return app

@@ -22,7 +22,7 @@ def job_id(
 
     Raises ``JobNotFoundError`` for what is no id, for no job, and for somebody else's.
     """
-    canonical = _canonical(job_id)
+    canonical = canonical_id(job_id)
     if canonical is None:
         raise JobNotFoundError(job_id)
     with transaction(engine, read_only=True) as session:
@@ -43,7 +43,13 @@ def cursor(
 
 
 def job_cursor(cursor: Annotated[str | None, Depends(cursor)]) -> str | None:
-    if cursor is not None and _canonical(cursor) is None:
+    if cursor is not None and canonical_id(cursor) is None:
+        raise malformed_cursor()
+    return cursor
+
+
+def name_cursor(cursor: Annotated[str | None, Depends(cursor)]) -> str | None:
+    if cursor is not None and not cursor.isprintable():  # PostgreSQL's text cannot hold NUL
         raise malformed_cursor()
     return cursor
 
@@ -58,9 +64,10 @@ def malformed_cursor() -> InvalidRequestError:
     return InvalidRequestError([{"field": "cursor", "code": "malformed_cursor", "message": message}])
 
 
-def _canonical(job_id: str) -> str | None:
+def canonical_id(given: str) -> str | None:
+    """None for what is no id: it cannot even be looked for."""
     try:
-        return str(UUID(job_id))
+        return str(UUID(given))
     except ValueError:
         return None
 
@@ -68,4 +75,5 @@ def _canonical(job_id: str) -> str | None:
 JobId = Annotated[str, Depends(job_id)]
 Cursor = Annotated[str | None, Depends(cursor)]
 JobCursor = Annotated[str | None, Depends(job_cursor)]
+NameCursor = Annotated[str | None, Depends(name_cursor)]
 Limit = Annotated[int, Query(ge=1, le=200, description="Items on a page")]

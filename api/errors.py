@@ -23,9 +23,14 @@ from store.errors import (
     InvalidKeyError,
     JobFinishedError,
     JobNotFoundError,
+    KeyEndedError,
+    KeyNotFoundError,
+    LastAdminKeyError,
     NotLocalError,
+    OwnerExistsError,
     OwnerNotFoundError,
     PreconditionFailedError,
+    ProjectExistsError,
     ProjectNotFoundError,
     ScopeError,
 )
@@ -73,6 +78,16 @@ class PreconditionRequiredError(VitpressError):
 
     def __init__(self) -> None:
         super().__init__("read it first, and send its ETag as If-Match")
+
+
+class TooManyFailuresError(VitpressError):
+    """Too many keys were refused that came from this address; in ``retry_after_seconds``, one more may be tried."""
+
+    code = "too_many_failures"
+
+    def __init__(self, retry_after_seconds: int) -> None:
+        super().__init__(f"too many invalid keys from your address; try again in {retry_after_seconds} s")
+        self.retry_after_seconds = retry_after_seconds
 
 
 class RangeNotSatisfiableError(VitpressError):
@@ -133,9 +148,15 @@ RULES: dict[type[Exception], Rule] = {
     ),
     NoDryRunError: Rule(HTTPStatus.UNPROCESSABLE_ENTITY, "No dry run", pointer="/recipe/{goal}"),
     InvalidKeyError: Rule(HTTPStatus.UNAUTHORIZED, "No valid key"),
+    TooManyFailuresError: Rule(HTTPStatus.TOO_MANY_REQUESTS, "Too many invalid keys"),
     ScopeError: Rule(HTTPStatus.FORBIDDEN, "Key may not do this", shown=("scope",)),
     NotLocalError: Rule(HTTPStatus.FORBIDDEN, "Local alone"),
-    OwnerNotFoundError: Rule(HTTPStatus.NOT_FOUND, "No such owner"),
+    KeyNotFoundError: Rule(HTTPStatus.NOT_FOUND, "No such key"),
+    KeyEndedError: Rule(HTTPStatus.CONFLICT, "Key has ended"),
+    LastAdminKeyError: Rule(HTTPStatus.CONFLICT, "Last admin key"),
+    OwnerNotFoundError: Rule(HTTPStatus.NOT_FOUND, "No such owner", pointer="/owner"),
+    OwnerExistsError: Rule(HTTPStatus.CONFLICT, "Owner exists"),
+    ProjectExistsError: Rule(HTTPStatus.CONFLICT, "Project exists"),
     ProjectNotFoundError: Rule(HTTPStatus.NOT_FOUND, "No such project", pointer="/project"),
     PreconditionFailedError: Rule(HTTPStatus.PRECONDITION_FAILED, "Changed meanwhile", shown=("etag",)),
     PreconditionRequiredError: Rule(HTTPStatus.PRECONDITION_REQUIRED, "If-Match needed"),

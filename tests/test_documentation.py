@@ -33,7 +33,7 @@ class TestTheDocuments:
 
     def test_name_paths_of_the_api_that_exist_and_all_of_them(self) -> None:
         paths = {path for path in json.loads((ROOT / "openapi.json").read_text())["paths"] if path.startswith("/v1")}
-        assert named(r"(?:GET|POST) (/v1[a-z/_{}]*)") == paths
+        assert named(r"(?:GET|POST|PATCH|PUT|DELETE|HEAD) (/v1[a-z/_{}]*)") == paths
 
     def test_name_make_targets_that_exist(self) -> None:
         targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))

@@ -14,6 +14,7 @@ from hands import DATASET, MODEL, Worker
 from serving import local_client, serving
 from store.session import engine
 from store.settings import Settings
+from team import Team
 
 
 @pytest.fixture(scope="session")
@@ -53,6 +54,13 @@ def app(settings: Settings) -> FastAPI:
 def client(app: FastAPI) -> Iterator[TestClient]:
     with local_client(app) as client:
         yield client
+
+
+@pytest.fixture
+def team(settings: Settings) -> Iterator[Team]:
+    """The application with keys."""
+    with Team(settings) as team:
+        yield team
 
 
 @pytest.fixture
