@@ -27,7 +27,9 @@ from sqlalchemy import (
     UniqueConstraint,
     text,
 )
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.sql.functions import GenericFunction
 
 from core.progress import Stage
 
@@ -120,6 +122,23 @@ class UtcDateTime(TypeDecorator[datetime]):
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class transaction_number(GenericFunction[int]):  # noqa: N801 - SQLAlchemy's way to name a function
+    """Of the transaction that is running, in the order of their beginnings; 0 on SQLite, where one writes at a time."""
+
+    type = BigInteger()
+    inherit_cache = True
+
+
+@compiles(transaction_number)
+def _no_number(*_: Any, **__: Any) -> str:
+    return "0"
+
+
+@compiles(transaction_number, "postgresql")
+def _number(*_: Any, **__: Any) -> str:
+    return "pg_current_xact_id()::text::bigint"
 
 
 def _enum(values: type[StrEnum], name: str) -> Enum:
@@ -285,6 +304,7 @@ class Job(Base):
         Index("ix_jobs_project_id_id", "project_id", "id"),
         Index("ix_jobs_subject_id", "subject_id"),
         Index("ix_jobs_lease_expires_at", "lease_expires_at"),
+        Index("ix_jobs_finished_at", "finished_at"),
         # Few rows have one, and the sweeper asks often.
         Index("ix_jobs_checkpointed", "state", postgresql_where=_CHECKPOINTED, sqlite_where=_CHECKPOINTED),
         Index("ix_jobs_model_state_finished_at", "model", "state", "finished_at"),
@@ -294,7 +314,7 @@ class Job(Base):
 class Event(Base):
     """What happened to a job, append-only. Ids grow in the order of commits within a job, because an event is inserted
     after its job's row was written in the same transaction, so under that row's lock: a reader who has seen an id has
-    seen all before it."""
+    seen all before it. Among jobs they do not; ``store.project_events`` reads those in the order of ``xid``."""
 
     __tablename__ = "events"
 
@@ -309,8 +329,13 @@ class Event(Base):
     eta_seconds: Mapped[float | None]
     attempt: Mapped[int]
     message: Mapped[str | None] = mapped_column(Text)
+    xid: Mapped[int] = mapped_column(BigInteger, default=transaction_number(), server_default="0")
 
-    __table_args__ = (Index("ix_events_job_id_id", "job_id", "id"), {"sqlite_autoincrement": True})
+    __table_args__ = (
+        Index("ix_events_job_id_id", "job_id", "id"),
+        Index("ix_events_xid_id", "xid", "id"),
+        {"sqlite_autoincrement": True},
+    )
 
 
 class Artifact(Base):

@@ -59,8 +59,10 @@ def downgrade() -> None:
             workers.drop_column(column)
     for table in ("trash", "idempotent_requests", "deliveries", "webhooks", "uploads", "own_datasets", "own_models"):
         op.drop_table(table)
+    op.drop_index("ix_events_xid_id", "events")
+    op.drop_column("events", "xid")
     op.execute("DELETE FROM jobs WHERE kind <> 'compress'")
-    for name in ("owner_id_kind_id", "owner_id_state", "project_id_id", "subject_id", "waiting"):
+    for name in ("owner_id_kind_id", "owner_id_state", "project_id_id", "subject_id", "finished_at", "waiting"):
         op.drop_index(f"ix_jobs_{name}", "jobs")
     with op.batch_alter_table("jobs") as jobs:
         jobs.drop_constraint(op.f("ck_jobs_kind"), type_="check")
@@ -149,6 +151,7 @@ def _jobs() -> None:
     op.create_index("ix_jobs_owner_id_state", "jobs", ["owner_id", "state"])
     op.create_index("ix_jobs_project_id_id", "jobs", ["project_id", "id"])
     op.create_index("ix_jobs_subject_id", "jobs", ["subject_id"])
+    op.create_index("ix_jobs_finished_at", "jobs", ["finished_at"])
     op.create_index(
         "ix_jobs_waiting",
         "jobs",
@@ -215,6 +218,8 @@ def _uploads() -> None:
 
 
 def _signals() -> None:
+    op.add_column("events", sa.Column("xid", sa.BigInteger(), nullable=False, server_default="0"))
+    op.create_index("ix_events_xid_id", "events", ["xid", "id"])
     op.create_table(
         "webhooks",
         sa.Column("id", sa.String(36), nullable=False),
