@@ -19,8 +19,9 @@ demo: $(VENV)/embedded  ## Compress the sample model through the whole service, 
 up: $(VENV)/embedded  ## Run the whole service on this machine until Ctrl-C
 	$(BIN)/vitpress up
 
-test: $(VENV)/dev  ## Run all tests, against real PostgreSQL, Redis and S3 servers
+test: $(VENV)/dev  ## Run all tests, against real PostgreSQL, Redis, RabbitMQ and S3 servers
 	@tests/need-postgresql.sh
+	@tests/need-rabbitmq.sh
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/dev  ## Check style, formatting and the layers' imports

@@ -13,26 +13,26 @@ from store.tables import Queue
 
 WORK = "vitpress.work"  # the one task: claim the next job and see it through
 
+_REDIS_OPTIONS = {"socket_connect_timeout": 1, "socket_timeout": 1, "retry_on_timeout": False, "max_retries": 0}
+_AMQP_OPTIONS = {"read_timeout": 1, "write_timeout": 1, "confirm_publish": True, "max_retries": 0}
+
 log = structlog.get_logger(__name__)
 
 
 @made_once
 def sender(settings: Settings) -> Celery:
-    """A Celery app that only sends, and gives up within a second or so: a request waits for it."""
+    """A Celery app that only sends, and gives up within seconds: a request waits for it."""
     if settings.broker_url is None:
         raise ValueError("VITPRESS_BROKER_URL is not set")
+    is_redis = settings.broker_url.startswith(("redis", "valkey", "sentinel"))
     app = Celery("vitpress", broker=settings.broker_url, set_as_current=False)
     app.conf.update(
         task_serializer="json",
         accept_content=["json"],
         task_ignore_result=True,
         broker_connection_timeout=1,
-        broker_transport_options={
-            "socket_connect_timeout": 1,
-            "socket_timeout": 1,
-            "retry_on_timeout": False,
-            "max_retries": 0,
-        },
+        broker_transport_options=_REDIS_OPTIONS if is_redis else _AMQP_OPTIONS,
+        broker_heartbeat=0,  # RabbitMQ would hang up on a sender that is silent between two jobs
     )
     return app
 
@@ -40,11 +40,25 @@ def sender(settings: Settings) -> Celery:
 def ring(settings: Settings, job_id: str, queue: Queue) -> bool:
     """Wake a worker. False if the broker is out of reach; that is logged, and the sweeper's to mend."""
     try:
-        sender(settings).send_task(WORK, args=[job_id], queue=queue.value, retry=False, ignore_result=True)
+        try:
+            _send(settings, job_id, queue)
+        except OperationalError as error:
+            if not _was_hung_up(error):
+                raise
+            _send(settings, job_id, queue)
     except (OperationalError, OSError, ValueError) as error:
         log.warning("doorbell not sent", job_id=job_id, error=str(error))
         return False
     return True
+
+
+def _send(settings: Settings, job_id: str, queue: Queue) -> None:
+    sender(settings).send_task(WORK, args=[job_id], queue=queue.value, retry=False, ignore_result=True)
+
+
+def _was_hung_up(error: OperationalError) -> bool:
+    """Whether RabbitMQ had closed the connection that was tried, as a restart of it does. redis-py sees to its own."""
+    return isinstance(error.__cause__, OSError) and not isinstance(error.__cause__, TimeoutError)
 
 
 def ping(settings: Settings) -> None:

