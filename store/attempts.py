@@ -6,54 +6,71 @@ from dataclasses import asdict
 from datetime import timedelta
 
 from sqlalchemy import case, literal, select, update
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import Session
 
 from core.progress import Progress
 from core.report import AnyReport, SweepReport
+from store import line
 from store.errors import LeaseLostError
 from store.jobs import column
-from store.session import now
-from store.tables import Artifact, EventKind, Job, JobState, Queue
+from store.session import now, one_at_a_time
+from store.tables import Artifact, EventKind, Job, JobState, Owner, Queue, Worker
 from store.transitions import NO_STAGE, end_attempts, fence, literal_state, state_of, unleased, write
-from store.values import ArtifactView, CheckpointFile, Claim, JobError, Lease
+from store.values import ArtifactView, CheckpointFile, Claim, Fitness, JobError, Lease
 from vitpress.plan import Plan
 
 
-def claim(session: Session, worker: str, queues: Collection[Queue], lease: timedelta) -> Claim | None:
-    """Take the next job that fits: highest priority, then oldest. None: nothing is waiting.
+def claim(
+    session: Session,
+    worker: str,
+    queues: Collection[Queue],
+    lease: timedelta,
+    fitness: Fitness = Fitness(),  # noqa: B008 - frozen
+) -> Claim | None:
+    """Take the next job that fits, in the order of ``store.line``. None: there is none, or the worker is draining.
 
-    One UPDATE. On PostgreSQL the sub-select locks its row and skips those that others are claiming; SQLite has one
-    writer at a time.
+    Claims go one at a time, so that what they count is so: no owner is ever above its limit. What else may happen to
+    the job meanwhile, a cancellation above all, is the guarded UPDATE's to see; then the next one is taken.
     """
-    waiting = aliased(Job)
-    next_id = (
-        select(waiting.id)
-        .where(waiting.state == JobState.QUEUED, waiting.queue.in_(queues))
-        .order_by(waiting.priority.desc(), waiting.id)
-        .limit(1)
-        .with_for_update(skip_locked=True)
-        .scalar_subquery()
-    )
-    at = now(session)
-    token = str(uuid.uuid4())
-    written = write(
-        session,
-        Job.id == next_id,
-        Job.state == JobState.QUEUED,
-        at=at,
-        state=JobState.RUNNING,
-        **NO_STAGE,
-        attempt=Job.attempt + 1,
-        lease_token=token,
-        lease_expires_at=at + lease,
-        worker=worker,
-        started_at=at,
-    )
-    if not written:
+    one_at_a_time(session, "claim")
+    while job_id := awaits(session, worker, queues, fitness):
+        at = now(session)
+        token = str(uuid.uuid4())
+        written = write(
+            session,
+            Job.id == job_id,
+            Job.state == JobState.QUEUED,
+            at=at,
+            state=JobState.RUNNING,
+            **NO_STAGE,
+            attempt=Job.attempt + 1,
+            lease_token=token,
+            lease_expires_at=at + lease,
+            worker=worker,
+            started_at=at,
+        )
+        if not written:
+            continue
+        owner_id = select(Job.owner_id).where(Job.id == job_id).scalar_subquery()
+        session.execute(
+            update(Owner).where(Owner.id == owner_id).values(claimed_at=at).execution_options(synchronize_session=False)
+        )
+        columns = (Job.timeout_seconds, Job.kind, Job.subject_id, Job.request_id, Job.traceparent)
+        row = session.execute(select(*columns).where(Job.id == job_id)).one()
+        return Claim(job_id=job_id, attempt=written[0].attempt, token=token, **row._mapping)
+    return None
+
+
+def awaits(
+    session: Session,
+    worker: str,
+    queues: Collection[Queue],
+    fitness: Fitness = Fitness(),  # noqa: B008 - frozen
+) -> str | None:
+    """The id of a job that ``claim`` would take, were it asked now."""
+    if session.scalar(select(Worker.draining).where(Worker.name == worker)):
         return None
-    columns = (Job.timeout_seconds, Job.kind, Job.subject_id, Job.request_id, Job.traceparent)
-    row = session.execute(select(*columns).where(Job.id == written[0].id)).one()
-    return Claim(job_id=written[0].id, attempt=written[0].attempt, token=token, **row._mapping)
+    return line.next_for(session, queues, fitness)
 
 
 def heartbeat(session: Session, claim: Claim, lease: timedelta) -> Lease:

@@ -127,6 +127,26 @@ class JobFinishedError(VitpressError):
         self.job_id, self.state = job_id, state
 
 
+class DailyLimitError(VitpressError):
+    """The owner has submitted as many jobs as it may in 24 hours; after ``retry_after_seconds`` one more may come."""
+
+    code = "daily_limit_reached"
+
+    def __init__(self, limit: int, retry_after_seconds: int) -> None:
+        super().__init__(f"{limit} jobs in 24 hours are the limit; the next one may come in {retry_after_seconds} s")
+        self.limit, self.retry_after_seconds = limit, retry_after_seconds
+
+
+class WorkerNotFoundError(VitpressError):
+    """No worker of that name has been heard of for a day."""
+
+    code = "worker_not_found"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"no worker {name!r}")
+        self.name = name
+
+
 class ArtifactNotFoundError(VitpressError):
     code = "artifact_not_found"
 

@@ -1,20 +1,24 @@
 """Jobs from their users' side: submit, look, list, cancel. No function commits."""
 
+import math
 from collections.abc import Collection, Mapping
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import Select, case, func, literal, select
 from sqlalchemy.orm import Session
 
-from core.progress import Stage
-from core.recipe import GOALS, AnyRecipe, recipe_adapter
+from core.recipe import AnyRecipe, recipe_adapter
 from core.report import AnyReport, Constraint, Report, SweepReport
-from store.errors import JobFinishedError, JobNotFoundError
+from store import forecast, line
+from store.errors import DailyLimitError, JobFinishedError, JobNotFoundError
 from store.session import now
-from store.tables import Artifact, Event, EventKind, Job, JobKind, JobState, Project, Queue
+from store.tables import Artifact, Event, EventKind, Job, JobKind, JobState, Owner, Project, Queue
 from store.transitions import literal_state, log, write
 from store.values import ArtifactView, EventView, JobError, JobView, Page, Place
 from vitpress.plan import Plan
+
+DAY = timedelta(hours=24)
 
 
 def create(
@@ -30,9 +34,15 @@ def create(
     max_attempts: int = 3,
     queue: Queue = Queue.CPU,
     priority: int = 0,
+    device_tag: str | None = None,
+    memory_bytes: int | None = None,
     created_by: str | None = None,
 ) -> JobView:
-    """A new queued job. The caller commits, then rings (``store.queue``); should it die between, the sweeper rings."""
+    """A new queued job. The caller commits, then rings (``store.queue``); should it die between, the sweeper rings.
+
+    Raises ``DailyLimitError``.
+    """
+    check_daily_limit(session, place.owner_id)
     created_at = now(session)
     job = Job(
         owner_id=place.owner_id,
@@ -49,6 +59,8 @@ def create(
         max_attempts=max_attempts,
         queue=queue,
         priority=priority,
+        device_tag=device_tag,
+        memory_bytes=memory_bytes,
         state=JobState.QUEUED,
         stage_fraction=0.0,
         attempt=0,
@@ -59,6 +71,25 @@ def create(
     session.flush()
     log(session, EventKind.STATE, created_at, [job])
     return get(session, job.id)
+
+
+def check_daily_limit(session: Session, owner_id: str) -> None:
+    """Raises ``DailyLimitError`` unless the owner may submit one more job now.
+
+    Where there is a limit, submissions of one owner wait here for each other's ends: none slips through beside it.
+    """
+    asked = select(Owner.max_daily).where(Owner.id == owner_id)
+    if session.scalar(asked) is None:
+        return
+    limit = session.scalar(asked.with_for_update(key_share=True))
+    if limit is None:
+        return
+    submitted = select(Job.created_at).where(Job.owner_id == owner_id, Job.kind == JobKind.COMPRESS)
+    of_the_limit = submitted.order_by(Job.id.desc()).offset(limit - 1).limit(1)
+    at = now(session)
+    since = session.scalar(of_the_limit) if limit > 0 else at
+    if since is not None and since > at - DAY:
+        raise DailyLimitError(limit, math.ceil((since + DAY - at).total_seconds()))
 
 
 def get(session: Session, job_id: str) -> JobView:
@@ -187,27 +218,19 @@ def column(session: Session, job_id: str, column: Any) -> Any:
     return row[0]
 
 
-def _select_jobs() -> Select[Job, str, int | None]:
-    """Jobs with their position in the claim order of their queue."""
-    line = (
-        select(
-            Job.id.label("id"),
-            func.row_number().over(partition_by=Job.queue, order_by=[Job.priority.desc(), Job.id]).label("position"),
-        )
-        .where(Job.state == JobState.QUEUED)
-        .cte("line")
-    )
+def _select_jobs() -> Select[Job, str]:
     return (
-        select(Job, Project.name, line.c.position)
+        select(Job, Project.name)
         .join(Project, Project.id == Job.project_id)
-        .outerjoin(line, line.c.id == Job.id)
         # an UPDATE above does not touch the rows that this session has read before
         .execution_options(populate_existing=True)
     )
 
 
-def _views(session: Session, query: Select[Job, str, int | None]) -> list[JobView]:
-    return [_view(job, project, position, _eta(session, job)) for job, project, position in session.execute(query)]
+def _views(session: Session, query: Select[Job, str]) -> list[JobView]:
+    rows = session.execute(query).all()
+    positions = line.positions(session, [job.id for job, _ in rows if job.state is JobState.QUEUED])
+    return [_view(job, project, positions.get(job.id), forecast.seconds_left(session, job)) for job, project in rows]
 
 
 def _view(job: Job, project: str, position: int | None, eta_seconds: float | None) -> JobView:
@@ -223,6 +246,9 @@ def _view(job: Job, project: str, position: int | None, eta_seconds: float | Non
         stage_eta_seconds=job.stage_eta_seconds,
         attempt=job.attempt,
         max_attempts=job.max_attempts,
+        priority=job.priority,
+        device_tag=job.device_tag,
+        memory_bytes=job.memory_bytes,
         position=position,
         eta_seconds=eta_seconds,
         model=job.model,
@@ -237,37 +263,3 @@ def _view(job: Job, project: str, position: int | None, eta_seconds: float | Non
         error=None if job.error_code is None else JobError(job.error_code, job.error_message or ""),
         constraint=None if job.achieved is None else Constraint.model_validate(job.achieved),
     )
-
-
-def _eta(session: Session, job: Job) -> float | None:
-    """What the stages ahead took in the last like job that succeeded, and what this stage says of itself.
-
-    Like: of the same model, dataset, kind of goal, number of models and fine-tuning. One of another length would say
-    nothing about this one.
-    """
-    if job.state is not JobState.RUNNING:
-        return None
-    before = session.execute(
-        select(Job.recipe, Job.stage_seconds)
-        .where(Job.model == job.model, Job.dataset == job.dataset, Job.state == JobState.SUCCEEDED)
-        .order_by(Job.finished_at.desc())
-        .limit(16)
-    )
-    length = _length(job.recipe)
-    seconds: dict[str, float] | None = next(
-        (row.stage_seconds for row in before if _length(row.recipe) == length), None
-    )
-    if seconds is None:
-        return None
-    stages = list(Stage)
-    ahead = stages[stages.index(job.stage) :] if job.stage else stages
-    here: float = (1 - job.stage_fraction) * seconds.get(ahead[0], 0.0)
-    if job.stage_eta_seconds is not None:
-        here = job.stage_eta_seconds
-    return here + sum(seconds.get(stage, 0.0) for stage in ahead[1:])
-
-
-def _length(recipe: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What of a recipe tells how long its job takes."""
-    goals = [name for name in GOALS if recipe.get(name) is not None]
-    return goals, len(recipe.get("target_ratios") or ()), recipe.get("finetune")

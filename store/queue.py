@@ -5,6 +5,8 @@ The database is the truth. A message may be lost, late or doubled, and nothing i
 
 import structlog
 from celery import Celery
+from kombu.entity import Exchange
+from kombu.entity import Queue as BrokerQueue
 from kombu.exceptions import OperationalError
 
 from store.settings import Settings
@@ -12,6 +14,8 @@ from store.shared import made_once
 from store.tables import Queue
 
 WORK = "vitpress.work"  # the one task: claim the next job and see it through
+
+UNHEARD_SECONDS = 3600  # after which RabbitMQ forgets the own queue of a worker that is gone
 
 _REDIS_OPTIONS = {"socket_connect_timeout": 1, "socket_timeout": 1, "retry_on_timeout": False, "max_retries": 0}
 _AMQP_OPTIONS = {"read_timeout": 1, "write_timeout": 1, "confirm_publish": True, "max_retries": 0}
@@ -37,23 +41,32 @@ def sender(settings: Settings) -> Celery:
     return app
 
 
-def ring(settings: Settings, job_id: str, queue: Queue) -> bool:
-    """Wake a worker. False if the broker is out of reach; that is logged, and the sweeper's to mend."""
+def ring(settings: Settings, job_id: str, to: Queue | str) -> bool:
+    """Wake a worker: any that serves the queue ``to``, or the one of that name.
+
+    False if the broker is out of reach; that is logged, and the sweeper's to mend.
+    """
     try:
         try:
-            _send(settings, job_id, queue)
+            _send(settings, job_id, to)
         except OperationalError as error:
             if not _was_hung_up(error):
                 raise
-            _send(settings, job_id, queue)
+            _send(settings, job_id, to)
     except (OperationalError, OSError, ValueError) as error:
         log.warning("doorbell not sent", job_id=job_id, error=str(error))
         return False
     return True
 
 
-def _send(settings: Settings, job_id: str, queue: Queue) -> None:
-    sender(settings).send_task(WORK, args=[job_id], queue=queue.value, retry=False, ignore_result=True)
+def own_queue(worker: str) -> BrokerQueue:
+    """Of the bells for this worker alone. As it has no exchange, Redis keeps nothing of it once it is empty."""
+    return BrokerQueue(f"worker.{worker}", Exchange(""), expires=UNHEARD_SECONDS)  # type: ignore[no-untyped-call]
+
+
+def _send(settings: Settings, job_id: str, to: Queue | str) -> None:
+    queue = to.value if isinstance(to, Queue) else own_queue(to)
+    sender(settings).send_task(WORK, args=[job_id], queue=queue, retry=False, ignore_result=True)
 
 
 def _was_hung_up(error: OperationalError) -> bool:

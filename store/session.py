@@ -55,6 +55,15 @@ def transaction(engine: Engine, *, read_only: bool = False) -> Iterator[Session]
         yield session
 
 
+def one_at_a_time(session: Session, purpose: str) -> None:
+    """Whoever else asks for the same ``purpose`` waits until this transaction has ended, and then sees what it wrote.
+
+    Ask before reading anything. A writer of SQLite has been alone since it began.
+    """
+    if session.get_bind().dialect.name != "sqlite":
+        session.execute(select(func.pg_advisory_xact_lock(func.hashtext(f"vitpress.{purpose}"))))
+
+
 def now(session: Session) -> datetime:
     """The database's clock: the only one by which leases are given and judged."""
     if session.get_bind().dialect.name == "sqlite":

@@ -102,6 +102,9 @@ class JobView:
     stage_eta_seconds: float | None  # until it ends; None unless running, in a stage that can tell
     attempt: int  # 0 before the first one
     max_attempts: int
+    priority: int
+    device_tag: str | None
+    memory_bytes: int | None  # estimated peak on the device
     position: int | None  # 1: next to be claimed; None unless queued
     eta_seconds: float | None  # None unless running, with a like job that has finished to judge by
     model: str
@@ -160,6 +163,53 @@ class Page(Generic[T]):
 
     items: tuple[T, ...]
     next_cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Fitness:
+    """What a worker can do. ``memory_bytes``: of its device; None: unknown, so that anything fits."""
+
+    tags: frozenset[str] = frozenset()
+    memory_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerView:
+    """``job``: the id and the owner's id of the one that it runs."""
+
+    name: str
+    queues: tuple[Queue, ...]
+    tags: tuple[str, ...]
+    device: str  # for people
+    memory_bytes: int | None  # of the device
+    memory_used_bytes: int | None
+    draining: bool
+    started_at: datetime
+    heartbeat_age_seconds: float
+    job: tuple[str, str] | None
+
+
+class WaitingFor(StrEnum):
+    """What keeps a queued job from running."""
+
+    TURN = "turn"  # those ahead of it, and a worker to become free
+    LIMIT = "limit"  # the owner's other jobs: no more may run at the same time
+    WORKER = "worker"  # no worker that is there and takes jobs serves its queue
+    TAG = "tag"  # none of those has its tag
+    MEMORY = "memory"  # none of those has the memory
+
+
+@dataclass(frozen=True, slots=True)
+class QueuedJob:
+    """A job that waits or runs, and when it is thought to start and end. None: nobody can tell."""
+
+    id: str
+    state: JobState
+    queue: Queue
+    position: int | None  # None: it runs
+    waiting_for: WaitingFor | None
+    estimated_start: datetime | None  # of a job that runs: when it did
+    estimated_end: datetime | None
 
 
 class Claim(BaseModel):

@@ -6,15 +6,17 @@ Start one with ``celery -A worker.app worker``; ``-Q cpu`` or ``-Q gpu,cpu`` ove
 import os
 import socket
 import threading
+from functools import cache
 from typing import Any
 
 from celery import Celery, signals
 
+from store.queue import own_queue
 from store.session import engine
 from store.settings import get_settings
 from store.tables import Queue
 from worker import logs, sweep
-from worker.device import queues
+from worker.device import describe, queues
 
 NAME = f"{socket.gethostname()}:{os.getpid()}"  # of this worker process
 
@@ -48,18 +50,31 @@ draining = threading.Event()
 """Set once the worker has been told to shut down: the job at hand goes back to the queue."""
 
 
+busy = threading.Event()
+"""Set while a job is at hand, or about to be."""
+
+
 def served_queues() -> list[Queue]:
     """Those this process listens to, as the command line has it: it claims from no others."""
-    return [Queue(name) for name in app.amqp.queues.consume_from]
+    shared = {queue.value for queue in Queue}
+    return [Queue(name) for name in app.amqp.queues.consume_from if name in shared]
+
+
+@cache
+def sweeper() -> sweep.Sweeper:
+    return sweep.Sweeper(engine(settings), settings, NAME, served_queues(), busy, describe(settings))
 
 
 def _log_json(**_: Any) -> None:
     logs.configure()
 
 
+def _listen_for_its_own_bell(**_: Any) -> None:
+    app.amqp.queues.select_add(own_queue(NAME))
+
+
 def _sweep_beside(**_: Any) -> None:
-    sweeper = sweep.Sweeper(engine(settings), settings, NAME, served_queues())
-    threading.Thread(target=sweeper.run, args=[draining], name="sweeper").start()
+    threading.Thread(target=sweeper().run, args=[draining], name="sweeper").start()
 
 
 def _drain(**_: Any) -> None:
@@ -67,5 +82,6 @@ def _drain(**_: Any) -> None:
 
 
 signals.setup_logging.connect(_log_json)
+signals.celeryd_after_setup.connect(_listen_for_its_own_bell)  # whatever queues the command line names
 signals.worker_ready.connect(_sweep_beside)
 signals.worker_shutting_down.connect(_drain)

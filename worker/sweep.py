@@ -1,8 +1,11 @@
 """The sweeper: ends the attempts of workers that were lost, rings for jobs that nobody was woken for, and deletes the
 checkpoints of jobs that have ended.
 
-Every worker runs one, in a thread; any number may sweep at once (``store.jobs`` sees to that). It is the only cure for
-a lost doorbell, and for a worker that died between claim and outcome.
+Every worker runs one, in a thread; any number may sweep at once (``store.upkeep`` sees to that). It is the only cure
+for a lost doorbell, and for a worker that died between claim and outcome.
+
+Each also looks whether there is a job for its own worker, and then rings for that one alone: a bell in a queue that
+workers share may be heard by those that cannot take the job, for want of a tag, of memory, or because they drain.
 """
 
 import threading
@@ -13,37 +16,61 @@ from datetime import timedelta
 import structlog
 from sqlalchemy import Engine
 
-from store import queue, upkeep, workers
+from store import attempts, queue, upkeep, workers
 from store.blobs import Blobs
 from store.session import transaction
 from store.settings import Settings
 from store.tables import Queue
+from store.values import Fitness
 from worker import checkpoints
+from worker.device import Device, memory_used
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
 class Sweeper:
-    """The sweeper of the worker process ``name``, which it signs on and off as well."""
+    """The sweeper of the worker process ``name``, which it signs on and off as well. ``busy``: that has a job."""
 
     database: Engine
     settings: Settings
     name: str
     queues: Collection[Queue]
+    busy: threading.Event
+    device: Device = Device("", None)  # noqa: RUF009 - frozen
 
     def run(self, stop: threading.Event) -> None:
         """Sweep at once, then every ``sweep_seconds`` until ``stop``. If a sweep fails, the next one may not."""
+        signed_on = False
         while not stop.is_set():
             try:
-                with transaction(self.database) as session:
-                    workers.beat(session, self.name, self.queues)
+                signed_on = self._beat(signed_on)
                 sweep(self.database, self.settings)
+                if not self.busy.is_set():
+                    self._look()
             except Exception:
                 log.exception("sweep failed")
             stop.wait(self.settings.sweep_seconds)
         with transaction(self.database) as session:
             workers.leave(session, self.name)
+
+    @property
+    def fitness(self) -> Fitness:
+        return Fitness(frozenset(self.settings.worker_tags), self.device.memory_bytes)
+
+    def _beat(self, signed_on: bool) -> bool:
+        used = memory_used(self.settings)
+        with transaction(self.database) as session:
+            if not (signed_on and workers.beat(session, self.name, used)):
+                workers.sign_on(session, self.name, self.queues, self.fitness, self.device.name)
+                workers.beat(session, self.name, used)
+        return True
+
+    def _look(self) -> None:
+        with transaction(self.database, read_only=True) as session:
+            job_id = attempts.awaits(session, self.name, self.queues, self.fitness)
+        if job_id is not None:
+            queue.ring(self.settings, job_id, self.name)
 
 
 def sweep(database: Engine, settings: Settings) -> None:

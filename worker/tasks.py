@@ -8,12 +8,12 @@ from datetime import timedelta
 import structlog
 from sqlalchemy import Engine
 
-from store import attempts, queue
+from store import attempts, queue, workers
 from store.errors import LeaseLostError
 from store.session import engine, transaction
 from store.settings import Settings
 from store.values import Claim, JobError, Lease
-from worker.app import NAME, app, draining, served_queues, settings
+from worker.app import NAME, app, busy, draining, served_queues, settings, sweeper
 from worker.supervisor import Ending, How, supervise
 
 BROKER_VARIABLES = frozenset({"VITPRESS_BROKER_URL", "CELERY_BROKER_URL"})  # no business of a runner's
@@ -26,13 +26,29 @@ def work(job_id: str) -> None:
     """Take jobs until none waits. ``job_id`` is what the bell was rung for; whichever job is next comes first."""
     log.info("doorbell", job_id=job_id)
     database = engine(settings)
-    while not draining.is_set():
-        with transaction(database) as session:
-            claim = attempts.claim(session, NAME, served_queues(), _lease(settings))
-        if claim is None:
-            return
-        with structlog.contextvars.bound_contextvars(job_id=claim.job_id, attempt=claim.attempt):
-            attend(database, claim)
+    busy.set()
+    try:
+        idle = True
+        while not draining.is_set():
+            with transaction(database) as session:
+                claim = attempts.claim(session, NAME, served_queues(), _lease(settings), sweeper().fitness)
+            if claim is None:
+                break
+            idle = False
+            with structlog.contextvars.bound_contextvars(job_id=claim.job_id, attempt=claim.attempt):
+                attend(database, claim)
+    finally:
+        busy.clear()
+    if idle:
+        pass_on(database, job_id)
+
+
+def pass_on(database: Engine, job_id: str) -> None:
+    """A bell that this worker can do nothing about goes to one that can; if all of those are busy, they look later."""
+    with transaction(database, read_only=True) as session:
+        other = workers.fitter(session, NAME, job_id, timedelta(seconds=3 * settings.sweep_seconds))
+    if other is not None:
+        queue.ring(settings, job_id, other)
 
 
 def attend(database: Engine, claim: Claim) -> None:

@@ -10,7 +10,7 @@ from examples import PLAN, RECIPE, REPORT, SWEEP_RECIPE, SWEEP_REPORT
 from steps import LEASE, Steps
 from store import attempts, jobs, upkeep
 from store.errors import JobFinishedError, JobNotFoundError, LeaseLostError
-from store.tables import EventKind, JobState, Queue
+from store.tables import LOCAL_ID, EventKind, JobState, Queue
 from store.values import ArtifactView, CheckpointFile, Claim, JobError, Lease
 
 CRASH = JobError("killed", "the runner was killed by SIGKILL")
@@ -206,23 +206,23 @@ class TestTheLog:
 class TestListing:
     def test_pages_go_from_the_newest_on_and_end(self, steps: Steps) -> None:
         ids = [steps.submit().id for _ in range(5)]
-        first = steps.do(jobs.list_, limit=3)
-        second = steps.do(jobs.list_, limit=3, cursor=first.next_cursor)
+        first = steps.do(jobs.list_, LOCAL_ID, limit=3)
+        second = steps.do(jobs.list_, LOCAL_ID, limit=3, cursor=first.next_cursor)
         assert [job.id for job in first.items + second.items] == ids[::-1]
         assert (first.next_cursor, second.next_cursor) == (ids[2], None)
 
     def test_a_job_that_arrives_meanwhile_shifts_nothing(self, steps: Steps) -> None:
         ids = [steps.submit().id for _ in range(3)]
-        cursor = steps.do(jobs.list_, limit=2).next_cursor
+        cursor = steps.do(jobs.list_, LOCAL_ID, limit=2).next_cursor
         steps.submit()
-        assert [job.id for job in steps.do(jobs.list_, limit=2, cursor=cursor).items] == ids[:1]
+        assert [job.id for job in steps.do(jobs.list_, LOCAL_ID, limit=2, cursor=cursor).items] == ids[:1]
 
     def test_filters_combine(self, steps: Steps) -> None:
         steps.submit(model="a")
         wanted = steps.submit(model="b")
         other = steps.submit(model="b")
         steps.do(jobs.request_cancel, other.id)
-        page = steps.do(jobs.list_, model="b", states=[JobState.QUEUED, JobState.RUNNING])
+        page = steps.do(jobs.list_, LOCAL_ID, model="b", states=[JobState.QUEUED, JobState.RUNNING])
         assert [job.id for job in page.items] == [wanted.id]
 
 

@@ -52,7 +52,8 @@ class TestTheSweeperOfAWorker:
     ) -> None:
         job = steps.submit()
         stop = threading.Event()
-        thread = threading.Thread(target=Sweeper(database, settings, "worker-a", [Queue.CPU]).run, args=[stop])
+        sweeper = Sweeper(database, settings, "worker-a", [Queue.CPU], busy=threading.Event())
+        thread = threading.Thread(target=sweeper.run, args=[stop])
         thread.start()
         try:
             services.wait_until(lambda: steps.do(workers.seen, timedelta(seconds=60)) == ["worker-a"], 20)
