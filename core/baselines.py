@@ -68,7 +68,7 @@ def baseline(
     on_progress(Progress(Stage.COMPRESS, 0.0))
     candidates = {layer.path: Plain(ours, layer, forms_of(recipe), moments) for layer in shape.layers}
     plan = allocate(shape, [curve(each, candidates[each.path].prices) for each in shape.layers], recipe, measured=False)
-    return rebuild(model, shape, plan, candidates).model, plan
+    return rebuild(model, shape, plan, candidates), plan
 
 
 def plain_svd(model: nn.Module, shape: ModelShape, recipe: AnyRecipe) -> dict[str, Candidate]:

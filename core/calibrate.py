@@ -30,8 +30,8 @@ from torch import Tensor, nn
 from core.data import Batches
 from core.errors import NumericalError
 from core.frozen import frozen_parameters
-from core.running import RunningMoments
 
+ACTIVATION_BYTES = 2**31  # of the maps' inputs and outputs in one pass; what lies between takes about as much again
 DEAD = 1e-5  # of the mean deviation: an input below it is constant
 INDEPENDENT = 0.6  # docs/decisions/0002-errors-add-up-over-tokens.md
 
@@ -55,37 +55,45 @@ class Moments:
 
 
 class _Layer:
-    """What is kept of one layer while the batches go by, on the model's device.
+    """What is kept of one layer while the batches go by, on the model's device: one matrix of its inputs' size, and one
+    of its outputs'.
 
-    Products are float32, about a pivot (the first batch's mean), so that massive activations do not cancel; sums are
-    float64.
+    All is float32, about a pivot (the first batch's mean), so that massive activations do not cancel; what the sums of
+    some hundred batches lose to rounding is far below the damping of what is made of them.
     """
 
     def __init__(self) -> None:
         self.token_weights: list[Tensor] = []
-        self._inputs = RunningMoments()
         self._pivot: Tensor | None = None
         self._spread = torch.ones(())
         self._sums: dict[str, Tensor] = {}
+        self._covariance = self._gradient = torch.zeros(())
 
     def add(self, x: Float[Tensor, "rows *tokens inputs"], g: Float[Tensor, "rows *tokens outputs"]) -> None:
         x, g = (each.detach().float().reshape(len(each), -1, each.shape[-1]) for each in (x, g))
         norms = g.square().sum(-1)
         weights = norms + norms.mean().clamp_min(torch.finfo(torch.float32).tiny)  # never all zero
         self.token_weights.append(weights.cpu())
-        self._inputs.add(x.flatten(0, 1), weights.flatten())
         if self._pivot is None:
             self._pivot = x.mean((0, 1))
             self._spread = _nowhere_dead((x - self._pivot).square().mean((0, 1)).sqrt())
+            self._covariance, self._gradient = (each.new_zeros(2 * each.shape[-1:]) for each in (x, g))
         x = x - self._pivot
         units = x / self._spread
         alike_x, alike_g = units @ units.mT, g @ g.mT
-        weighted = alike_g @ x
+        # Both views of the covariance, ready to be divided by the sum of the weights, which is twice that of ‖g‖².
+        alone, together = weights[..., None] * x, alike_g @ x
+        mixed = INDEPENDENT * alone + 2 * (1 - INDEPENDENT) * together
+        self._covariance.addmm_(mixed.flatten(0, 1).T, x.flatten(0, 1))
+        rows = g.flatten(0, 1)
+        gxxg = (alike_x @ g).flatten(0, 1).T @ rows
+        # Both are symmetric: a triangle of each, and the one's diagonal, is all that there is to keep.
+        self._gradient += (rows.T @ rows).triu_() + gxxg.tril(-1)
         batch = {
-            "gg": g.flatten(0, 1).T @ g.flatten(0, 1),
-            "gxxg": (alike_x @ g).flatten(0, 1).T @ g.flatten(0, 1),
-            "xggx": weighted.flatten(0, 1).T @ x.flatten(0, 1),
-            "xgg": weighted.sum((0, 1)),
+            "gxxg": gxxg.diagonal(),
+            "weights": weights.sum(),
+            "x": alone.sum((0, 1)),
+            "xgg": together.sum((0, 1)),
             "ones_gg": alike_g.sum(),
             "norms": norms.sum(),
             "products": (norms * units.square().sum(-1)).sum(),
@@ -93,20 +101,25 @@ class _Layer:
         self._sums = {name: self._sums.get(name, 0.0) + each.double() for name, each in batch.items()}
 
     def moments(self, images: int) -> Moments:
+        """The sums are of no use any more after this: their room is given back."""
         sums = {name: each.cpu() for name, each in self._sums.items()}
         assert self._pivot is not None
         tiny = torch.finfo(torch.float32).tiny
-        mean = self._inputs.means[0].cpu()
-        offset = mean - self._pivot.double().cpu()
-        crossed = torch.outer(sums["xgg"], offset)
-        together = sums["xggx"] - crossed - crossed.T + sums["ones_gg"] * torch.outer(offset, offset)
-        energy = (sums["products"] / sums["norms"].clamp_min(tiny)).clamp_min(tiny)  # mean ‖x‖², x in these units
-        alone_c, alone_g = self._inputs.covariance.cpu(), sums["gg"]
-        together_c, together_g = together / sums["norms"].clamp_min(tiny), sums["gxxg"] / energy
+        norms = sums["norms"].clamp_min(tiny)
+        offset = sums["x"] / sums["weights"]
+        crossed = (1 - INDEPENDENT) * torch.outer(sums["xgg"] / norms, offset)
+        square = (1 - INDEPENDENT) * sums["ones_gg"] / norms - INDEPENDENT
+        covariance = self._covariance.cpu().double() / sums["weights"]
+        covariance += square * torch.outer(offset, offset) - crossed - crossed.T
+        energy = (sums["products"] / norms).clamp_min(tiny)  # mean ‖x‖², x in these units
+        both = self._gradient.cpu()
+        self._covariance = self._gradient = torch.zeros(())
+        alone = both.triu() + both.triu(1).T
+        together = (both.tril(-1) + both.tril(-1).T).diagonal_scatter(sums["gxxg"].float()) / energy
         return Moments(
-            mean=mean.float(),
-            covariance=torch.lerp(together_c, alone_c, INDEPENDENT).float(),
-            gradient=(torch.lerp(together_g, alone_g, INDEPENDENT) / images).float(),
+            mean=(self._pivot.double().cpu() + offset).float(),
+            covariance=covariance.float(),
+            gradient=torch.lerp(together.float(), alone, INDEPENDENT) / images,
             token_weights=torch.cat(self.token_weights),
         )
 
@@ -130,6 +143,8 @@ def calibrate(
     """
     device = next(model.parameters()).device
     generator = torch.Generator().manual_seed(seed)
+    with frozen_parameters(model):
+        at_once = _images_at_once(model, paths, next(iter(data))[0][:1].to(device))
     layers = {path: _Layer() for path in paths}
 
     def listen(layer: _Layer) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
@@ -143,7 +158,7 @@ def calibrate(
     done = 0
     try:
         with frozen_parameters(model):
-            for images, _ in data:
+            for images in (part for batch, _ in data for part in batch.split(at_once)):
                 logits = model(images.to(device).requires_grad_())
                 if not logits.isfinite().all():
                     raise NumericalError("the model's logits are not finite on the calibration images")
@@ -158,6 +173,24 @@ def calibrate(
         if not (moments.covariance.isfinite().all() and moments.gradient.isfinite().all()):
             raise NumericalError(f"{path}: activations or gradients are not finite on the calibration images")
     return found
+
+
+@torch.no_grad()
+def _images_at_once(model: nn.Module, paths: Sequence[str], image: Float[Tensor, "1 channels height width"]) -> int:
+    """How many images' inputs and outputs of the maps at ``paths`` fit into ``ACTIVATION_BYTES``."""
+    sizes: list[int] = []
+    handles = [
+        model.get_submodule(path).register_forward_hook(
+            lambda _, args, output: sizes.append(args[0].nbytes + output.nbytes)
+        )
+        for path in paths
+    ]
+    try:
+        model(image)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return max(1, ACTIVATION_BYTES // max(1, sum(sizes)))
 
 
 def _fisher_sample(logits: Float[Tensor, "images classes"], generator: torch.Generator) -> Tensor:

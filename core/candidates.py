@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from jaxtyping import Float
@@ -29,10 +29,9 @@ class Reader:
 
 @dataclass(frozen=True)
 class Weights:
-    """``maps`` and ``readers``: by their name inside the layer. ``heads``: which these are of; None: all."""
+    """``maps``: by their name inside the layer. ``heads``: which these are of; None: all."""
 
     maps: Mapping[str, Map]
-    readers: Mapping[str, Reader] = field(default_factory=dict)
     heads: Tensor | None = None
 
 
@@ -45,20 +44,33 @@ class Candidate(Protocol):
     def at(self, size: Size) -> Weights: ...
 
 
+class Calibrated(Candidate, Protocol):
+    """Of a layer whose moments are known. It makes its matrices anew whenever they are asked for: those of all layers
+    at once would be several times the model."""
+
+    def readers(self, size: Size) -> Mapping[str, Reader]:
+        """Of the maps that read the stream, by their name inside the layer."""
+        ...
+
+
 class LinearCandidate:
     """A linear map outside of attention and feed-forward blocks: its ranks."""
 
     def __init__(self, linear: nn.Module, shape: LinearShape, moments: Moments) -> None:
-        self._dense = affine(linear)
-        mean, covariance, self._gradient = moments.double(self._dense.weight.device)
-        self._low_rank = LowRank(self._dense, mean, covariance, self._gradient)
-        self.prices = LinearPrices(rank_losses(self._low_rank, ranks(shape.in_features, shape.out_features)))
+        self._linear, self._moments = linear, moments
+        self.prices = LinearPrices(rank_losses(self._low_rank(), ranks(shape.in_features, shape.out_features)))
 
     def at(self, size: Size) -> Weights:
         assert isinstance(size, LinearSize)
-        return Weights(
-            {"": self._low_rank.at(size.rank) if size.rank else self._dense}, {"": Reader(self._dense, self._gradient)}
-        )
+        return Weights({"": self._low_rank().at(size.rank) if size.rank else affine(self._linear)})
+
+    def readers(self, size: Size) -> Mapping[str, Reader]:
+        dense = affine(self._linear)
+        return {"": Reader(dense, self._moments.double(dense.weight.device)[2])}
+
+    def _low_rank(self) -> LowRank:
+        dense = affine(self._linear)
+        return LowRank(dense, *self._moments.double(dense.weight.device))
 
 
 def rank_losses(low_rank: LowRank, ranks: list[int]) -> dict[int, float]:

@@ -9,20 +9,20 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from core.allocate import Curve, Gain, curve, full_option, parameters_gained
+from core.allocate import Curve, Gain, curve, full_option, parameters_gained, size_of
 from core.calibrate import Moments, calibrate
-from core.candidates import Candidate, LinearCandidate
+from core.candidates import Calibrated, LinearCandidate, Reader
 from core.data import Prepared
 from core.families import canonical_copy
 from core.heads import AttentionCandidate
 from core.progress import OnProgress, Progress, Stage
 from core.prune import FeedForwardCandidate
-from core.rebuild import Rebuilt, rebuild
+from core.rebuild import rebuild
 from core.refit import refit_
 from core.shapes import AttentionShape, FeedForwardShape, LayerShape, LinearShape, ModelShape
 from core.stream import Walk, walk
 from vitpress.layers import Attention, FeedForward
-from vitpress.plan import Plan
+from vitpress.plan import Dense, Plan
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Survey:
     canonical: nn.Module
     shape: ModelShape
     moments: Mapping[str, Moments]
-    candidates: Mapping[str, Candidate]
+    candidates: Mapping[str, Calibrated]
     walk: Walk | None
 
     def curves(self, gain: Gain = parameters_gained) -> list[Curve]:
@@ -45,9 +45,18 @@ class Survey:
             for layer in self.shape.layers
         ]
 
-    def rebuild(self, plan: Plan) -> Rebuilt:
+    def rebuild(self, plan: Plan) -> nn.Module:
         """The model that ``plan`` describes, before any re-fit."""
         return rebuild(self.model, self.shape, plan, self.candidates)
+
+    def reader_of(self, plan: Plan, path: str) -> Reader | None:
+        """What the map at ``path``, if it reads the stream, stands for in the model of ``plan``; None: for itself."""
+        layers = {layer.path: (shape, layer) for shape, layer in zip(self.shape.layers, plan.layers, strict=True)}
+        for place, name in ((path, ""), path.rpartition(".")[::2]):
+            shape, layer = layers.get(place, (None, None))
+            if shape and layer and not isinstance(layer, Dense):
+                return self.candidates[place].readers(size_of(shape, layer)).get(name)
+        return None
 
 
 def survey(model: nn.Module, shape: ModelShape, data: Prepared, seed: int, on_progress: OnProgress) -> Survey:
@@ -71,21 +80,21 @@ def survey(model: nn.Module, shape: ModelShape, data: Prepared, seed: int, on_pr
 
 def shrink(survey: Survey, plan: Plan, on_progress: OnProgress, *, refit: bool = True) -> nn.Module:
     """The model that ``plan`` describes, its maps re-fitted along the stream where there is one."""
-    rebuilt = survey.rebuild(plan)
+    smaller = survey.rebuild(plan)
     if refit:
-        refit_along_(rebuilt, survey, on_progress)
-    return rebuilt.model
+        refit_along_(smaller, plan, survey, on_progress)
+    return smaller
 
 
-def refit_along_(rebuilt: Rebuilt, survey: Survey, on_progress: OnProgress) -> None:
-    """Re-fit its model in place, if the original is a single stream."""
+def refit_along_(smaller: nn.Module, plan: Plan, survey: Survey, on_progress: OnProgress) -> None:
+    """Re-fit the model of ``plan`` in place, if the original is a single stream."""
     if survey.walk is not None:
         refit_(
-            rebuilt.model,
+            smaller,
             survey.canonical,
             survey.walk,
             survey.moments,
-            rebuilt.readers,
+            lambda path: survey.reader_of(plan, path),
             on_block=lambda fraction: on_progress(Progress(Stage.COMPRESS, 0.5 + 0.5 * fraction)),
         )
 
@@ -101,7 +110,7 @@ def maps_of(layer: LayerShape) -> Iterator[str]:
             yield from (f"{layer.path}.fc1", f"{layer.path}.fc2")
 
 
-def candidate(module: nn.Module, layer: LayerShape, moments: Mapping[str, Moments]) -> Candidate:
+def candidate(module: nn.Module, layer: LayerShape, moments: Mapping[str, Moments]) -> Calibrated:
     """``module``: of a canonical model."""
     known = [moments[path] for path in maps_of(layer)]
     match layer, module:

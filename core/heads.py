@@ -13,6 +13,9 @@ Where a norm or rope stands between queries and keys, or a norm before ``proj``,
 the writing map may be factorised on top (``core.lowrank``), in the metric seen through the new dimensions.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -27,137 +30,158 @@ from core.surgeon import Surgeon, take_over
 from vitpress.layers import Attention
 
 
+@dataclass(frozen=True)
+class _Known:
+    """A block's maps, the moments of their inputs (x, z), and the metrics of their outputs, in float64."""
+
+    qkv: Affine
+    x_mean: Float[Tensor, " inputs"]
+    x_covariance: Float[Tensor, "inputs inputs"]
+    gradient: Float[Tensor, "outputs outputs"]
+    proj: Affine
+    z_mean: Float[Tensor, " width"]
+    z_covariance: Float[Tensor, "width width"]
+    y_gradient: Float[Tensor, "features features"]
+
+
 class AttentionCandidate:
     """Every size of one attention block."""
 
     def __init__(self, attention: Attention, shape: AttentionShape, qkv: Moments, proj: Moments) -> None:
         """``qkv``, ``proj``: of the reading and the writing map."""
-        self._shape = shape
-        self._qkv, self._proj = affine(attention.qkv), affine(attention.proj)
-        device = self._qkv.weight.device
-        self._x_mean, self._x_covariance, self._gradient = qkv.double(device)
-        self._z_mean, self._z_covariance, self._y_gradient = proj.double(device)
-        self._price_queries()
-        self._turn_values()
-        self._order_values()
-        read = LowRank(self._qkv, self._x_mean, self._x_covariance, self._gradient)
-        write = LowRank(self._proj, self._z_mean, self._z_covariance, self._y_gradient)
+        self._attention, self._shape, self._moments = attention, shape, (qkv, proj)
+        known = self._known()
+        if shape.free_queries:
+            self._price_queries(known)
+        self._turn_values(known)
+        self._order_values(known)
+        read = LowRank(known.qkv, known.x_mean, known.x_covariance, known.gradient)
+        write = LowRank(known.proj, known.z_mean, known.z_covariance, known.y_gradient)
         self.prices = AttentionPrices(
             heads={count: self._head_prices(count) for count in self._kept},
-            qkv=rank_losses(read, ranks(shape.in_features, len(self._qkv.weight))),
-            proj=rank_losses(write, ranks(self._proj.weight.shape[1], shape.out_features)),
+            qkv=rank_losses(read, ranks(shape.in_features, len(known.qkv.weight))),
+            proj=rank_losses(write, ranks(known.proj.weight.shape[1], shape.out_features)),
         )
+
+    def _known(self) -> _Known:
+        qkv, proj = affine(self._attention.qkv), affine(self._attention.proj)
+        of_qkv, of_proj = (each.double(qkv.weight.device) for each in self._moments)
+        return _Known(qkv, *of_qkv, proj, *of_proj)
 
     def at(self, size: Size) -> Weights:
         assert isinstance(size, AttentionSize)
-        shape = self._shape
-        heads = self._kept[size.heads][0].sort().values
-        read, decode = self._reader(heads, size)
-        kept = self._kept[size.heads][1][size.v_dim][0]
-        z_mean, z_covariance, write = self._z_mean, self._z_covariance, self._proj
+        shape, known = self._shape, self._known()
+        reader = self._reader(known, size)
+        heads, by_width = self._kept[size.heads]
+        kept = by_width[size.v_dim][0]
+        z_mean, z_covariance, write = known.z_mean, known.z_covariance, known.proj
         if size.v_dim < shape.head_dim:
-            z_mean, z_covariance, write = self._turn @ z_mean, self._turned, Affine(self._writer, write.bias)
+            turned, z_covariance = self._turned(known)
+            z_mean, write = torch.block_diag(*self._turn) @ z_mean, Affine(turned, write.bias)
         if len(kept) < len(z_mean):
             weight, offset = take_over(write.weight, z_mean, z_covariance, kept)
             write = Affine(weight, write.bias + offset)
-        maps: dict[str, Map] = {"qkv": read, "proj": write}
-        seen = decode.T @ self._gradient @ decode
+        maps: dict[str, Map] = {"qkv": reader.dense, "proj": write}
         if size.qkv_rank:
-            maps["qkv"] = LowRank(read, self._x_mean, self._x_covariance, seen).at(size.qkv_rank)
+            low_rank = LowRank(reader.dense, known.x_mean, known.x_covariance, reader.gradient)
+            maps["qkv"] = low_rank.at(size.qkv_rank)
         if size.proj_rank:
             among = z_covariance[kept][:, kept]
-            maps["proj"] = LowRank(write, z_mean[kept], among, self._y_gradient).at(size.proj_rank)
-        return Weights(maps, {"qkv": Reader(read, seen)}, heads if size.heads < shape.heads else None)
+            maps["proj"] = LowRank(write, z_mean[kept], among, known.y_gradient).at(size.proj_rank)
+        return Weights(maps, heads.sort().values if size.heads < shape.heads else None)
+
+    def readers(self, size: Size) -> Mapping[str, Reader]:
+        assert isinstance(size, AttentionSize)
+        return {"qkv": self._reader(self._known(), size)}
 
     # ---------------------------------------------------------------- queries and keys
 
-    def _price_queries(self) -> None:
+    def _price_queries(self, known: _Known) -> None:
         """``_qk_tails[head, r]``: the predicted loss of ``r`` dimensions. ``_to_q``, ``_to_k``: rows in their order."""
         shape, dim = self._shape, self._shape.head_dim
-        if not shape.free_queries:
-            return
         tails, to_q, to_k = [], [], []
         for head in range(shape.heads):
             rows = slice(head * dim, (head + 1) * dim)
-            weight = self._qkv.weight[rows]
-            mean = weight @ self._x_mean + self._qkv.bias[rows]
-            moment = weight @ self._x_covariance @ weight.T + torch.outer(mean, mean)
-            sense = cholesky(self._gradient[rows, rows])
+            weight = known.qkv.weight[rows]
+            mean = weight @ known.x_mean + known.qkv.bias[rows]
+            moment = weight @ known.x_covariance @ weight.T + torch.outer(mean, mean)
+            sense = cholesky(known.gradient[rows, rows])
             left, sigma, _ = torch.linalg.svd(sense.T @ cholesky(moment))
             tails.append(0.5 * sigma.square().flip(0).cumsum(0).flip(0))
             query, key = left.T @ sense.T, torch.linalg.solve_triangular(sense.T, left, upper=True).T
-            balance = self._balance(query, key, head)
+            balance = self._balance(known.gradient, query, key, head)
             to_q.append(query * balance[:, None])
             to_k.append(key / balance[:, None])
         self._qk_tails, self._to_q, self._to_k = torch.stack(tails), torch.stack(to_q), torch.stack(to_k)
 
-    def _balance(self, query: Tensor, key: Tensor, head: int) -> Float[Tensor, " dims"]:
+    def _balance(self, gradient: Tensor, query: Tensor, key: Tensor, head: int) -> Float[Tensor, " dims"]:
         """Scales that make the loss mind a new query as much as its key: damping and float16 then spare both."""
         dim, width = self._shape.head_dim, self._shape.heads * self._shape.head_dim
         own = [slice(part * width + head * dim, part * width + (head + 1) * dim) for part in range(2)]
-        minded_q = (key @ self._gradient[own[0], own[0]] * key).sum(1)
-        minded_k = (query @ self._gradient[own[1], own[1]] * query).sum(1)
+        minded_q = (key @ gradient[own[0], own[0]] * key).sum(1)
+        minded_k = (query @ gradient[own[1], own[1]] * query).sum(1)
         tiny = torch.finfo(torch.float32).tiny
         return (minded_q.clamp_min(tiny) / minded_k.clamp_min(tiny)) ** 0.25
 
-    def _reader(self, heads: Tensor, size: AttentionSize) -> tuple[Affine, Float[Tensor, "old new"]]:
-        """The dense map to the new queries, keys and values, and what a new dimension means in the old ones."""
-        dim, count = self._shape.head_dim, self._shape.heads
-        width = count * dim
-        encode: list[Tensor] = []
-        decode: list[Tensor] = []
-        for part in range(3):
-            for head in heads.tolist():
-                start = part * width + head * dim
-                there, back = self._ways(part, head, size)
-                encode.append(_placed(there.T, start, 3 * width))
-                decode.append(_placed(back, start, 3 * width))
-        forward = torch.cat(encode, 1).T
-        return Affine(forward @ self._qkv.weight, forward @ self._qkv.bias), torch.cat(decode, 1)
+    def _reader(self, known: _Known, size: AttentionSize) -> Reader:
+        """The dense map to the new queries, keys and values, and the metric of these."""
+        dim = self._shape.head_dim
+        heads = self._kept[size.heads][0].sort().values.tolist()
+        parts = [(part, head) for part in range(3) for head in heads]
+        ways = [self._ways(part, head, size, known.qkv.weight) for part, head in parts]
+        # Each new dimension belongs to one head's queries, keys or values: all products are those of small blocks.
+        old = [slice(start, start + dim) for start in ((part * self._shape.heads + head) * dim for part, head in parts)]
+        weight = torch.cat([there @ known.qkv.weight[rows] for (there, _), rows in zip(ways, old, strict=True)])
+        bias = torch.cat([there @ known.qkv.bias[rows] for (there, _), rows in zip(ways, old, strict=True)])
+        seen = torch.cat([back.T @ known.gradient[rows] for (_, back), rows in zip(ways, old, strict=True)])
+        seen = torch.cat([seen[:, columns] @ back for (_, back), columns in zip(ways, old, strict=True)], 1)
+        return Reader(Affine(weight, bias), seen)
 
     def _ways(
-        self, part: int, head: int, size: AttentionSize
+        self, part: int, head: int, size: AttentionSize, like: Tensor
     ) -> tuple[Float[Tensor, "new old"], Float[Tensor, "old new"]]:
         """From a head's old queries (``part`` 0), keys (1) or values (2) to its new ones, and back."""
         dim = self._shape.head_dim
         if (size.v_dim if part == 2 else size.qk_dim) == dim:
-            same = torch.eye(dim).to(self._qkv.weight)
+            same = torch.eye(dim).to(like)
             return same, same
         if part == 2:
-            own = slice(head * dim, (head + 1) * dim)
             kept = self._kept[size.heads][1][size.v_dim][0]
             rows = kept[kept // dim == head] - head * dim
-            return self._turn[own, own][rows], self._back[own, own][:, rows]
+            return self._turn[head][rows], self._back[head][:, rows]
         to_q, to_k = self._to_q[head, : size.qk_dim], self._to_k[head, : size.qk_dim]
         return (to_q, to_k.T) if part == 0 else (to_k, to_q.T)
 
     # ---------------------------------------------------------------- values
 
-    def _turn_values(self) -> None:
-        """``_turn``: block-diagonal, from z to the basis of each head. ``_writer``: ``proj`` from that basis."""
+    def _turn_values(self, known: _Known) -> None:
+        """``_turn[head]``: from its z to its basis; ``_back[head]``: the inverse."""
         shape, dim = self._shape, self._shape.head_dim
-        width = shape.heads * shape.head_dim
-        turn, back = (torch.eye(width).to(self._proj.weight) for _ in range(2))
-        if shape.free_values:
-            sense = cholesky(self._y_gradient).T
-            for head in range(shape.heads):
-                part = slice(head * dim, (head + 1) * dim)
-                spread = cholesky(self._z_covariance[part, part])
-                sensed = sense @ self._proj.weight[:, part] @ spread
-                _, vectors = torch.linalg.eigh(sensed.T @ sensed)
-                basis = vectors.flip(1)
-                turn[part, part] = torch.linalg.solve_triangular(spread, basis.T, upper=False, left=False)
-                back[part, part] = spread @ basis
-        self._turn, self._back = turn, back
-        self._writer = self._proj.weight @ back
-        self._turned = turn @ self._z_covariance @ turn.T
+        self._turn = torch.eye(dim).to(known.proj.weight).repeat(shape.heads, 1, 1)
+        self._back = self._turn.clone()
+        if not shape.free_values:
+            return
+        sense = cholesky(known.y_gradient).T
+        for head in range(shape.heads):
+            part = slice(head * dim, (head + 1) * dim)
+            spread = cholesky(known.z_covariance[part, part])
+            sensed = sense @ known.proj.weight[:, part] @ spread
+            _, vectors = torch.linalg.eigh(sensed.T @ sensed)
+            basis = vectors.flip(1)
+            self._turn[head] = torch.linalg.solve_triangular(spread, basis.T, upper=False, left=False)
+            self._back[head] = spread @ basis
 
-    def _order_values(self) -> None:
+    def _turned(self, known: _Known) -> tuple[Float[Tensor, "features width"], Float[Tensor, "width width"]]:
+        """``proj`` from the basis of each head, and the covariance of what is in it."""
+        turn = torch.block_diag(*self._turn)
+        return known.proj.weight @ torch.block_diag(*self._back), turn @ known.z_covariance @ turn.T
+
+    def _order_values(self, known: _Known) -> None:
         """By number of heads kept: which, and by their width the dimensions kept and the predicted loss."""
         shape, dim = self._shape, self._shape.head_dim
         self._kept: dict[int, tuple[Tensor, dict[int, tuple[Tensor, float]]]] = {}
-        surgeon = Surgeon(self._writer, self._turned, self._y_gradient)
-        heads = torch.arange(shape.heads, device=self._writer.device)
+        surgeon = Surgeon(*self._turned(known), known.y_gradient)
+        heads = torch.arange(shape.heads, device=known.proj.weight.device)
         counts = head_counts(shape.heads) if shape.free_values else [shape.heads]
         widths = set(multiples(dim)) if shape.free_values else set()
         for count in counts:
@@ -192,10 +216,3 @@ def _cheapest_of_each(surgeon: Surgeon, heads: Tensor, dim: int) -> Tensor:
     scores = surgeon.scores()
     owner = surgeon.remaining // dim
     return torch.stack([torch.where(owner == head, scores, torch.inf).argmin() for head in heads])
-
-
-def _placed(columns: Tensor, start: int, length: int) -> Tensor:
-    """``columns`` at rows ``start`` and on of a taller matrix of zeros."""
-    whole = columns.new_zeros(length, columns.shape[1])
-    whole[start : start + len(columns)] = columns
-    return whole

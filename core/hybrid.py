@@ -26,7 +26,7 @@ def hybrid(
 ) -> tuple[nn.Module, Plan]:
     """The smaller model and its plan. ``model`` is left as it is. Raises as ``core.deciding.train_`` does."""
     start = low_ranks(shape, recipe)
-    trained = rebuild(model, shape, start, plain_svd(model, shape, recipe)).model.requires_grad_()
+    trained = rebuild(model, shape, start, plain_svd(model, shape, recipe)).requires_grad_()
     gates = Gates(trained, [layer for layer in shape.layers if layer.pool == "prune"])
     learn_(gates, trained, model, data, recipe, on_progress)
     plan = with_gates(shape, recipe, start, gates.scores())

@@ -7,6 +7,7 @@ the plain truncated SVD; with G = I the activation-aware one.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
@@ -36,7 +37,7 @@ class Factors:
 
 
 class LowRank:
-    """Every rank of one linear map, from one decomposition."""
+    """Every rank of one linear map. What ranks cost takes the singular values alone; maps take a decomposition."""
 
     def __init__(
         self,
@@ -48,31 +49,40 @@ class LowRank:
         """``covariance`` and ``gradient``: None for the identity."""
         self._linear = linear
         weight = linear.weight
-        outputs, inputs = weight.shape
+        inputs = weight.shape[1]
         self._mean = weight.new_zeros(inputs) if mean is None else mean
-        read = torch.eye(inputs).to(weight) if covariance is None else cholesky(covariance)
-        sensed = weight @ read if gradient is None else cholesky(gradient, SENSE_DAMPING).T @ weight @ read
-        # The Gram matrix of the smaller side: its eigenvectors are all that is needed, at a fraction of an SVD.
-        if inputs <= outputs:
-            energies, vectors = torch.linalg.eigh(sensed.T @ sensed)
-            basis = vectors.flip(1)
-        else:
-            energies, vectors = torch.linalg.eigh(sensed @ sensed.T)
-            kept = vectors.flip(1)
-            basis = sensed.T @ kept / energies.flip(0).clamp_min(torch.finfo(energies.dtype).tiny).sqrt()
-        self._energies = energies.flip(0).clamp_min(0)
-        self._tails = self._energies.flip(0).cumsum(0).flip(0)
-        self._first = torch.linalg.solve_triangular(read, basis.T, upper=False, left=False)
-        self._second = weight @ read @ basis
+        self._read = torch.eye(inputs).to(weight) if covariance is None else cholesky(covariance)
+        seen = weight @ self._read
+        self._sensed = seen if gradient is None else cholesky(gradient, SENSE_DAMPING).T @ seen
 
     def loss(self, rank: int) -> float:
         """Predicted loss that rank ``rank`` adds to one image, in nats; 0: one dense map."""
         return 0.5 * float(self._tails[rank]) if 0 < rank < len(self._tails) else 0.0
 
     def at(self, rank: int) -> Factors:
-        first, second = self._first[:rank], self._second[:, :rank]
-        left_out = (self._linear.weight - second @ first) @ self._mean
-        return Factors(first, second, self._linear.bias + left_out)
+        first, second = (each[:rank] for each in self._maps)
+        left_out = (self._linear.weight - second.T @ first) @ self._mean
+        return Factors(first, second.T, self._linear.bias + left_out)
+
+    @cached_property
+    def _gram(self) -> Tensor:
+        """Of the smaller side: its eigenvectors are all that is needed, at a fraction of an SVD."""
+        sensed = self._sensed
+        return sensed.T @ sensed if sensed.shape[1] <= len(sensed) else sensed @ sensed.T
+
+    @cached_property
+    def _tails(self) -> Tensor:
+        energies: Tensor = torch.linalg.eigvalsh(self._gram)
+        return energies.clamp_min(0).cumsum(0).flip(0)
+
+    @cached_property
+    def _maps(self) -> tuple[Float[Tensor, "ranks inputs"], Float[Tensor, "ranks outputs"]]:
+        energies, vectors = torch.linalg.eigh(self._gram)
+        basis = vectors.flip(1)
+        if self._sensed.shape[1] > len(self._sensed):
+            basis = self._sensed.T @ basis / energies.flip(0).clamp_min(torch.finfo(energies.dtype).tiny).sqrt()
+        first = torch.linalg.solve_triangular(self._read, basis.T, upper=False, left=False)
+        return first, (self._linear.weight @ (self._read @ basis)).T
 
 
 def affine(linear: nn.Module) -> Affine:

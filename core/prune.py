@@ -5,6 +5,8 @@ one run gives the loss at every width, and those that stay take over the work of
 of both halves of ``fc1``. Where a norm stands between the maps, all units stay.
 """
 
+from collections.abc import Mapping
+
 import torch
 
 from core.allocate import FeedForwardPrices
@@ -24,16 +26,15 @@ class FeedForwardCandidate:
     """Every size of one feed-forward block."""
 
     def __init__(self, block: FeedForward, shape: FeedForwardShape, fc1: Moments, fc2: Moments) -> None:
-        self._shape = shape
-        self._fc1, self._fc2 = affine(block.fc1), affine(block.fc2)
-        device = self._fc1.weight.device
-        self._fc1_moments, self._fc2_moments = fc1.double(device), fc2.double(device)
+        self._block, self._shape, self._moments = block, shape, (fc1, fc2)
+        read, write = affine(block.fc1), affine(block.fc2)
+        device = write.weight.device
+        mean, covariance, gradient = fc2.double(device)
         hidden = shape.hidden_features
         self._kept = {hidden: torch.arange(hidden, device=device)}
         width = {hidden: 0.0}
         if shape.free_units:
-            _, covariance, gradient = self._fc2_moments
-            surgeon = Surgeon(self._fc2.weight, covariance, gradient)
+            surgeon = Surgeon(write.weight, covariance, gradient)
             at_once = max(1, hidden // BLOCKS)
             for size in sorted(set(multiples(hidden)) - {hidden}, reverse=True):
                 while (surplus := len(surgeon.remaining) - size) > 0:
@@ -41,25 +42,28 @@ class FeedForwardCandidate:
                 self._kept[size], width[size] = surgeon.remaining, surgeon.loss
         self.prices = FeedForwardPrices(
             width=width,
-            fc1=rank_losses(LowRank(self._fc1, *self._fc1_moments), ranks(shape.in_features, len(self._fc1.weight))),
-            fc2=rank_losses(LowRank(self._fc2, *self._fc2_moments), ranks(hidden, shape.out_features)),
+            fc1=rank_losses(LowRank(read, *fc1.double(device)), ranks(shape.in_features, len(read.weight))),
+            fc2=rank_losses(LowRank(write, mean, covariance, gradient), ranks(hidden, shape.out_features)),
         )
 
     def at(self, size: Size) -> Weights:
         assert isinstance(size, FeedForwardSize)
-        hidden = self._shape.hidden_features
-        kept = self._kept[size.width]
-        rows = torch.cat([kept + half * hidden for half in range(self._shape.halves)])
-        read, write = Affine(self._fc1.weight[rows], self._fc1.bias[rows]), self._fc2
-        x_mean, x_covariance, x_gradient = self._fc1_moments
-        h_mean, h_covariance, y_gradient = self._fc2_moments
-        if size.width < hidden:
-            weight, offset = take_over(self._fc2.weight, h_mean, h_covariance, kept)
-            write = Affine(weight, self._fc2.bias + offset)
-        maps: dict[str, Map] = {"fc1": read, "fc2": write}
-        seen = x_gradient[rows][:, rows]
+        kept, reader, write = self._kept[size.width], self.readers(size)["fc1"], affine(self._block.fc2)
+        mean, covariance, gradient = self._moments[1].double(write.weight.device)
+        if size.width < self._shape.hidden_features:
+            weight, offset = take_over(write.weight, mean, covariance, kept)
+            write = Affine(weight, write.bias + offset)
+        maps: dict[str, Map] = {"fc1": reader.dense, "fc2": write}
         if size.fc1_rank:
-            maps["fc1"] = LowRank(read, x_mean, x_covariance, seen).at(size.fc1_rank)
+            x_mean, x_covariance, _ = self._moments[0].double(write.weight.device)
+            maps["fc1"] = LowRank(reader.dense, x_mean, x_covariance, reader.gradient).at(size.fc1_rank)
         if size.fc2_rank:
-            maps["fc2"] = LowRank(write, h_mean[kept], h_covariance[kept][:, kept], y_gradient).at(size.fc2_rank)
-        return Weights(maps, {"fc1": Reader(read, seen)})
+            maps["fc2"] = LowRank(write, mean[kept], covariance[kept][:, kept], gradient).at(size.fc2_rank)
+        return Weights(maps)
+
+    def readers(self, size: Size) -> Mapping[str, Reader]:
+        assert isinstance(size, FeedForwardSize)
+        kept, read = self._kept[size.width], affine(self._block.fc1)
+        rows = torch.cat([kept + half * self._shape.hidden_features for half in range(self._shape.halves)])
+        gradient = self._moments[0].gradient.to(rows.device)[rows][:, rows].double()
+        return {"fc1": Reader(Affine(read.weight[rows], read.bias[rows]), gradient)}

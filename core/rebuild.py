@@ -2,13 +2,12 @@
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from core.allocate import size_of
-from core.candidates import Candidate, Map, Reader
+from core.candidates import Candidate, Map
 from core.lowrank import Affine, Factors
 from core.shapes import ModelShape
 from vitpress.artifact import apply_plan_
@@ -18,20 +17,11 @@ from vitpress.plan import Dense, Plan
 Candidates = Mapping[str, Candidate]  # by the layer's path
 
 
-@dataclass(frozen=True)
-class Rebuilt:
-    """The smaller model, and by the path of each map that reads what it stands for."""
-
-    model: nn.Module
-    readers: Mapping[str, Reader]
-
-
 @torch.no_grad()
-def rebuild(model: nn.Module, shape: ModelShape, plan: Plan, candidates: Candidates) -> Rebuilt:
+def rebuild(model: nn.Module, shape: ModelShape, plan: Plan, candidates: Candidates) -> nn.Module:
     """A copy of ``model`` with the layers that ``plan`` says, their weights from ``candidates``."""
     smaller = copy.deepcopy(model)
     apply_plan_(smaller, plan)
-    readers: dict[str, Reader] = {}
     for layer, its_shape in zip(plan.layers, shape.layers, strict=True):
         if isinstance(layer, Dense):
             continue
@@ -41,8 +31,7 @@ def rebuild(model: nn.Module, shape: ModelShape, plan: Plan, candidates: Candida
             set_(module.get_submodule(name), each)
         if weights.heads is not None:
             _keep_heads_(module, model.get_submodule(layer.path), weights.heads)
-        readers |= {f"{layer.path}.{name}".rstrip("."): each for name, each in weights.readers.items()}
-    return Rebuilt(smaller, readers)
+    return smaller
 
 
 def set_(module: nn.Module, weights: Map) -> None:

@@ -40,16 +40,17 @@ def refit_(
     original: nn.Module,
     walk: Walk,
     moments: Mapping[str, Moments],
-    readers: Mapping[str, Reader],
+    reader_of: Callable[[str], Reader | None],
     on_block: Callable[[float], None],
 ) -> None:
     """Re-fit ``compressed`` in place, block by block, along the ``walk`` of ``original``.
 
-    ``moments`` and ``readers``: by the map's path. ``on_block`` hears the fraction of the blocks done.
+    ``moments`` and ``reader_of``: by the map's path; a map without a reader stands for itself. ``on_block`` hears the
+    fraction of the blocks done.
     """
     x_original = x_compressed = walk.start
     for index, (path, extras) in enumerate(zip(walk.paths, walk.extras, strict=True)):
-        block = _Block(path, original, compressed, moments, readers, extras)
+        block = _Block(path, original, compressed, moments, reader_of, extras)
         x_original, x_compressed = block.refit_(x_original, x_compressed)
         on_block((index + 1) / len(walk.paths))
 
@@ -63,10 +64,10 @@ class _Block:
         original: nn.Module,
         compressed: nn.Module,
         moments: Mapping[str, Moments],
-        readers: Mapping[str, Reader],
+        reader_of: Callable[[str], Reader | None],
         extras: Mapping[str, Any],
     ) -> None:
-        self._path, self._moments, self._readers, self._extras = path, moments, readers, extras
+        self._path, self._moments, self._reader_of, self._extras = path, moments, reader_of, extras
         self._old, self._new = original.get_submodule(path), compressed.get_submodule(path)
         self._device = next(original.parameters()).device
 
@@ -114,7 +115,7 @@ class _Block:
         if name not in self:
             return
         module = self._new.get_submodule(name)
-        reader = self._readers.get(f"{self._path}.{name}")
+        reader = self._reader_of(f"{self._path}.{name}")
         dense = reader.dense if reader else affine(module)
         weight, bias = dense.weight.float(), dense.bias.float()
         old_norm, new_norm = self._old.get_submodule(norm_name), self._new.get_submodule(norm_name)

@@ -58,7 +58,7 @@ def reach(
             fitted, held_out = hold_out(data)
             surveyed = survey(model, shape, fitted, recipe.seed, on_progress)
             reached = _smallest_within(recipe, surveyed, held_out, on_progress)
-            check = _self_check(surveyed, surveyed.rebuild(reached.plan).model, reached.plan, data)
+            check = _self_check(surveyed, surveyed.rebuild(reached.plan), reached.plan, data)
             return [replace(reached, self_check=check)]
         case [FisherRecipe() as recipe, *_]:
             surveyed = survey(model, shape, data, recipe.seed, on_progress)
@@ -79,16 +79,18 @@ def _shrunk(
     recipe: AnyRecipe, surveyed: Survey, plan: Plan, data: Prepared, on_progress: OnProgress, *, refit: bool
 ) -> Reached:
     """The model of ``plan``, checked before it is re-fitted."""
-    rebuilt = surveyed.rebuild(plan)
-    check = _self_check(surveyed, rebuilt.model, plan, data)
+    smaller = surveyed.rebuild(plan)
+    check = _self_check(surveyed, smaller, plan, data)
     if refit:
-        refit_along_(rebuilt, surveyed, on_progress)
-    return Reached(recipe, rebuilt.model, plan, self_check=check)
+        refit_along_(smaller, plan, surveyed, on_progress)
+    return Reached(recipe, smaller, plan, self_check=check)
 
 
 def _self_check(surveyed: Survey, compressed: nn.Module, plan: Plan, data: Prepared) -> tuple[LayerCheck, ...]:
     """Each layer's predicted loss, held against the divergence that the layer alone brings about."""
-    return probe(surveyed.canonical, compressed, plan, data.calibration[: -(-PROBE_IMAGES // BATCH)])
+    batches = data.calibration[: -(-PROBE_IMAGES // BATCH)]
+    few = [(images[:PROBE_IMAGES], labels[:PROBE_IMAGES]) for images, labels in batches]
+    return probe(surveyed.canonical, compressed, plan, few)
 
 
 # ---------------------------------------------------------------- latency

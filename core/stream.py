@@ -16,6 +16,8 @@ from core.data import Batches
 
 PRE_NORM = (Block, BeitBlock, EvaBlock)  # x + scale(attn(norm1(x))), then y + scale(mlp(norm2(y)))
 
+TRIED = 8  # images: what every block gets is kept in memory meanwhile
+
 Stream = Sequence[Float[Tensor, "images tokens dim"]]  # one tensor a batch, on the CPU
 
 
@@ -30,7 +32,7 @@ class Walk:
 
 @torch.no_grad()
 def walk(model: nn.Module, data: Batches) -> Walk | None:
-    """None where ``model`` is no such stream: then the walk, tried on the first batch, gives something else than it."""
+    """None where ``model`` is no such stream: then the walk, tried on some images, gives something else than it."""
     paths = tuple(path for path, module in model.named_modules() if isinstance(module, PRE_NORM))
     if not paths:
         return None
@@ -55,7 +57,7 @@ def walk(model: nn.Module, data: Batches) -> Walk | None:
     ]
     try:
         images, _ = next(iter(data))
-        model(images.to(device))
+        model(images[:TRIED].to(device))
     finally:
         for handle in handles:
             handle.remove()

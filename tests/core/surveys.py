@@ -24,7 +24,7 @@ def with_layer_at(found: Survey, path: str, size: Size) -> tuple[nn.Module, Plan
     """Every other layer as it was; no re-fit."""
     chosen = [Option(size, 0, 0.0, 0.0) if layer.path == path else full_option(layer) for layer in found.shape.layers]
     plan = plan_of(found.shape, found.curves(), chosen, measured=True)
-    return rebuild(found.model, found.shape, plan, found.candidates).model, plan
+    return rebuild(found.model, found.shape, plan, found.candidates), plan
 
 
 def logits(model: nn.Module, batches: Batches) -> Tensor:

@@ -4,6 +4,7 @@ from small_vit import Make
 from surveys import Batches
 from torch import Tensor, nn
 
+from core import calibrate as calibration
 from core.calibrate import INDEPENDENT, Moments, _fisher_sample, calibrate
 from core.errors import NumericalError
 
@@ -77,6 +78,21 @@ class TestMoments:
         whole = [(torch.cat([images for images, _ in batches]), torch.cat([labels for _, labels in batches]))]
         one, other = (moments_of(vit, each)[PATHS[0]].gradient for each in (batches, whole))
         assert (one - other).norm() < 0.2 * one.norm()  # the signs' order, and the token weights' mean, are a batch's
+
+    def test_of_a_model_too_large_for_a_batch_are_taken_of_a_few_images_at_a_time(
+        self, vit: nn.Module, batches: Batches, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        passes: list[int] = []
+        handle = vit.register_forward_hook(lambda _, __, logits: passes.append(len(logits)))
+        whole = moments_of(vit, batches)
+        one_image = 4 * 10 * (22 + 66 + 22 + 22 + 55 + 22)  # of float32, for each token, in and out of each map
+        monkeypatch.setattr(calibration, "ACTIVATION_BYTES", 3 * one_image)
+        parts = moments_of(vit, batches)
+        handle.remove()
+        assert passes == [1, 37, 37, 37, 37, 37, 5, 1, *5 * [*12 * [3], 1], 3, 2]
+        for path in PATHS:
+            assert (parts[path].gradient - whole[path].gradient).norm() < 0.2 * whole[path].gradient.norm()
+            assert len(parts[path].token_weights) == 190
 
     def test_weigh_least_what_a_class_token_never_sees(self, vit: nn.Module, batches: Batches) -> None:
         weights = moments_of(vit, batches)["blocks.2.mlp.fc2"].token_weights

@@ -41,7 +41,7 @@ class TestHybrid:
     def test_trains_from_the_truncated_svd(self, vit: nn.Module, batches: Batches) -> None:
         recipe = RECIPE.model_copy(update={"learning_rate": 1e-12, "gate_learning_rate": 1e-12})
         shape = shape_of(vit)
-        start = rebuild(vit, shape, low_ranks(shape, recipe), plain_svd(vit, shape, recipe)).model
+        start = rebuild(vit, shape, low_ranks(shape, recipe), plain_svd(vit, shape, recipe))
         smaller, _ = run(vit, recipe, batches)
         for index in range(3):
             for name in ("qkv", "proj"):
@@ -55,7 +55,7 @@ class TestHybrid:
 
     def test_gates_nothing_of_attention(self, vit: nn.Module, batches: Batches) -> None:
         shape = shape_of(vit)
-        trained = rebuild(vit, shape, low_ranks(shape, RECIPE), plain_svd(vit, shape, RECIPE)).model.requires_grad_()
+        trained = rebuild(vit, shape, low_ranks(shape, RECIPE), plain_svd(vit, shape, RECIPE)).requires_grad_()
         gates = Gates(trained, [layer for layer in shape.layers if layer.pool == "prune"])
         before = gates.sum().detach().clone()
         learn_(gates, trained, vit, prepared(batches), RECIPE, lambda _: None)

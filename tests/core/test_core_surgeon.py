@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from core import surgeon
 from core.lowrank import DAMPING as METRIC_DAMPING
 from core.lowrank import damped
 from core.surgeon import DAMPING, Surgeon, take_over
@@ -81,6 +82,23 @@ class TestDownDate:
         compensated = torch.linalg.solve(whole[kept][:, kept], whole[kept] @ weight.T).T
         anew = Surgeon(compensated, covariance[kept][:, kept], gradient)
         torch.testing.assert_close(surgeon.scores(), anew.scores(), rtol=1e-8, atol=0)
+
+    @pytest.mark.parametrize("delay", [1, 2, 3])
+    def test_is_the_same_however_long_it_waits(
+        self, weight: Tensor, monkeypatch: pytest.MonkeyPatch, delay: int
+    ) -> None:
+        prompt, late = (
+            Surgeon(weight, spd(INPUTS, 1), spd(OUTPUTS, 2)),
+            Surgeon(weight, spd(INPUTS, 1), spd(OUTPUTS, 2)),
+        )
+        for positions in ([4], [0, 9], [2], [3, 1]):
+            for each, patience in ((prompt, delay), (late, 100)):
+                monkeypatch.setattr(surgeon, "DELAY", patience)
+                each.remove_(torch.tensor(positions))
+            assert prompt.remaining.tolist() == late.remaining.tolist()
+            assert prompt.loss == pytest.approx(late.loss, rel=1e-10)
+            assert prompt.cost(torch.tensor([3, 0])) == pytest.approx(late.cost(torch.tensor([3, 0])), rel=1e-10)
+            torch.testing.assert_close(prompt.scores(), late.scores(), rtol=1e-10, atol=0)
 
     def test_of_a_copy_leaves_the_first(self, weight: Tensor) -> None:
         surgeon = Surgeon(weight, spd(INPUTS, 1), spd(OUTPUTS, 2))
