@@ -22,7 +22,7 @@ import httpx
 import typer
 
 from migrations.upgrade import upgrade
-from store import workers
+from store import keys, workers
 from store.session import engine, transaction
 from store.settings import Settings
 from worker.children import Child
@@ -36,10 +36,12 @@ def up(
     host: Annotated[str, typer.Option(help="Address the API listens on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port the API listens on; 0 takes a free one.")] = 8000,
     data_dir: Annotated[Path | None, typer.Option(help="Where the database, blobs and logs are kept.")] = None,
-    keys: Annotated[bool, typer.Option("--keys", help="Serve others too, by API keys; prints the first one.")] = False,
+    with_keys: Annotated[
+        bool, typer.Option("--keys", help="Serve others too, by API keys; prints the first one.")
+    ] = False,
 ) -> None:
     """Run the whole service here, until Ctrl-C."""
-    settings = _settings(data_dir, auth="keys" if keys else "local")
+    settings = _settings(data_dir, auth="keys" if with_keys else "local")
     if settings.auth == "local" and not _is_loopback(host):
         _give_up(f"without keys, nobody else may reach the service: --keys, or --host 127.0.0.1 in place of {host}")
     port = _port(host, port)
@@ -48,10 +50,13 @@ def up(
     with _stopping_on_signals() as stopping:
         try:
             upgrade(engine(settings))
+            if settings.auth == "keys":
+                _say(*_first_key(settings))
             for child in children:
                 child.start()
             if _is_ready(children, settings, url, stopping):
-                _say(f"API     {url}", f"docs    {url}/docs", f"data    {settings.data_dir}", "Ctrl-C stops everything")
+                _say(f"API     {url}", f"docs    {url}/docs", f"data    {settings.data_dir}", _who(settings))
+                _say("Ctrl-C stops everything")
                 _keep_alive(children, stopping)
         finally:
             for child in reversed(children):
@@ -62,6 +67,21 @@ def up(
 
 def _settings(data_dir: Path | None, auth: Literal["keys", "local"]) -> Settings:
     return Settings(auth=auth) if data_dir is None else Settings(data_dir=data_dir, auth=auth)
+
+
+def _first_key(settings: Settings) -> list[str]:
+    """Said before anything can go wrong: nobody can read it again."""
+    with transaction(engine(settings)) as session:
+        key = keys.first_admin(session)
+    if key is None:
+        return []
+    return [f"key     {key}", "        the first admin key, shown this once; `vitpress admin-key` makes another"]
+
+
+def _who(settings: Settings) -> str:
+    if settings.auth == "keys":
+        return "serves  whoever has a key"
+    return "serves  this machine alone, without keys; with --keys it serves others"
 
 
 def _is_loopback(host: str) -> bool:

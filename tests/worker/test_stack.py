@@ -14,6 +14,9 @@ import pytest
 
 import processes
 import services
+from store import keys
+from store.session import engine, transaction
+from store.settings import Settings
 
 SECONDS = 90
 JOB = {"model": "sample:vit_fmnist", "dataset": "sample:fashion-mnist", "recipe": {"target_ratio": 0.5}}
@@ -81,6 +84,15 @@ class TestUp:
             client.post(f"/v1/jobs/{job['id']}/cancel").raise_for_status()
             services.wait_until(lambda: state_of(client, job) == "cancelled", SECONDS)
 
+    def test_without_keys_it_serves_this_machine_alone_and_says_so(self, stack: Up) -> None:
+        url = stack.read_until("http://").split()[-1]
+        assert "this machine alone" in stack.read_until("serves  ")
+        assert not [line for line in stack.lines if "vp_" in line]
+        assert httpx.get(f"{url}/v1/whoami", trust_env=False).json()["role"] == "admin"
+        for headers in ({"Host": "rebound.example"}, {"X-Forwarded-For": "127.0.0.1"}, {"Origin": "http://a.example"}):
+            refused = httpx.get(f"{url}/v1/whoami", headers=headers, trust_env=False)
+            assert (refused.status_code, refused.json()["code"]) == (403, "not_local")
+
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
     def test_told_to_stop_it_leaves_nothing_running(self, stack: Up, number: signal.Signals) -> None:
         stack.read_until("http://")
@@ -96,6 +108,30 @@ class TestUp:
         started = stack.children()
         stack.process.kill()
         services.wait_until(lambda: not any(processes.is_running(each.pid) for each in started), SECONDS)
+
+    def test_without_keys_it_listens_nowhere_else(self, tmp_path: Path) -> None:
+        up = Up(tmp_path, "--host", "0.0.0.0")  # noqa: S104
+        output, _ = up.process.communicate(timeout=SECONDS)
+        assert up.process.returncode == 1
+        assert "--keys" in output
+
+    def test_with_keys_it_prints_the_first_one_once(self, tmp_path: Path) -> None:
+        first = Up(tmp_path, "--keys", "--host", "0.0.0.0")  # noqa: S104
+        try:
+            key = first.read_until("vp_").split()[1]
+            url = first.read_until("http://").split()[-1]
+            assert "whoever has a key" in first.read_until("serves  ")
+            with httpx.Client(base_url=url, trust_env=False, timeout=30) as client:
+                assert client.get("/v1/whoami").status_code == 401
+                me = client.get("/v1/whoami", headers={"Authorization": f"Bearer {key}"}).json()
+            assert (me["owner"], me["role"]) == ("admin", "admin")
+        finally:
+            first.process.send_signal(signal.SIGTERM)
+            first.process.communicate(timeout=SECONDS)
+        with transaction(engine(Settings(data_dir=tmp_path))) as session:
+            assert keys.first_admin(session) is None
+        logs = "".join(path.read_text() for path in (tmp_path / "logs").iterdir())
+        assert key not in logs
 
     def test_a_taken_port_is_said_at_once(self, tmp_path: Path) -> None:
         with socket.create_server(("127.0.0.1", 0)) as taken:
