@@ -147,6 +147,109 @@ class WorkerNotFoundError(VitpressError):
         self.name = name
 
 
+class JobNotFinishedError(VitpressError):
+    """The job waits or runs: what was asked for takes one that has ended."""
+
+    code = "job_not_finished"
+
+    def __init__(self, job_id: str, state: str) -> None:
+        super().__init__(f"job {job_id!r} has not ended: it is {state}; cancel it first")
+        self.job_id, self.state = job_id, state
+
+
+class JobNotRetriableError(VitpressError):
+    """The job has neither failed nor been cancelled."""
+
+    code = "job_not_retriable"
+
+    def __init__(self, job_id: str, state: str) -> None:
+        super().__init__(f"job {job_id!r} is {state}; only one that failed or was cancelled can be tried again")
+        self.job_id, self.state = job_id, state
+
+
+class IdempotencyKeyReusedError(VitpressError):
+    """The key came with another request within the last 24 hours."""
+
+    code = "idempotency_key_reused"
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"the Idempotency-Key {key!r} was used for another request; every request needs its own")
+        self.key = key
+
+
+class SecretNotRepeatedError(VitpressError):
+    """The request was done before, and its answer held a secret: that was not kept. ``location``: of what was made."""
+
+    code = "secret_not_repeated"
+
+    def __init__(self, location: str | None) -> None:
+        super().__init__(f"this was done, and its secret answered once: replace {location} if that was lost")
+        self.location = location
+
+
+class StorageQuotaError(VitpressError):
+    """The owner has ``used_bytes`` stored, and what was to come does not fit into ``limit_bytes`` any more."""
+
+    code = "storage_quota_exceeded"
+
+    def __init__(self, limit_bytes: int, used_bytes: int) -> None:
+        super().__init__(f"{used_bytes} of {limit_bytes} bytes are in use; delete what is not needed any more")
+        self.limit_bytes, self.used_bytes = limit_bytes, used_bytes
+
+
+class ArtifactsDeletedError(VitpressError):
+    """The job's artifacts were deleted by the server's retention policy; its report and plan are still there."""
+
+    code = "artifacts_deleted"
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"the artifacts of job {job_id!r} were kept for as long as the server keeps them")
+        self.job_id = job_id
+
+
+class WebhookTargetError(VitpressError):
+    """Nothing may be, or can be, sent to that URL."""
+
+    code = "webhook_target"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+
+
+class WebhookNotFoundError(VitpressError):
+    """It is not there, or another owner's."""
+
+    code = "webhook_not_found"
+
+    def __init__(self, webhook_id: str) -> None:
+        super().__init__(f"no webhook {webhook_id!r}")
+        self.webhook_id = webhook_id
+
+
+class DeliveryNotFoundError(VitpressError):
+    code = "delivery_not_found"
+
+    def __init__(self, delivery_id: str) -> None:
+        super().__init__(f"no delivery {delivery_id!r} of this webhook")
+        self.delivery_id = delivery_id
+
+
+class WebhookDisabledError(VitpressError):
+    code = "webhook_disabled"
+
+    def __init__(self, webhook_id: str) -> None:
+        super().__init__(f"webhook {webhook_id!r} is disabled: enable it first")
+        self.webhook_id = webhook_id
+
+
+class TooManyWebhooksError(VitpressError):
+    code = "too_many_webhooks"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"you have {limit} webhooks, which is as many as there may be")
+        self.limit = limit
+
+
 class ArtifactNotFoundError(VitpressError):
     code = "artifact_not_found"
 

@@ -3,13 +3,14 @@
 Callers own the transaction: one a request or task, committed where ``transaction`` ends. Nothing else here commits.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, func, select
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -62,6 +63,18 @@ def one_at_a_time(session: Session, purpose: str) -> None:
     """
     if session.get_bind().dialect.name != "sqlite":
         session.execute(select(func.pg_advisory_xact_lock(func.hashtext(f"vitpress.{purpose}"))))
+
+
+def insert_missing(session: Session, table: Any, rows: Sequence[Mapping[str, Any]]) -> int:
+    """Insert those of ``rows`` whose primary key is not there yet, and tell how many.
+
+    Where another transaction has inserted one of them, this one waits for its end, and then sees what it wrote.
+    """
+    if not rows:
+        return 0
+    dialect = sqlite if session.get_bind().dialect.name == "sqlite" else postgresql
+    statement = dialect.insert(table).on_conflict_do_nothing().values(rows)
+    return len(session.execute(statement.returning(*table.__table__.primary_key)).all())
 
 
 def now(session: Session) -> datetime:

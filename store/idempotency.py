@@ -1,0 +1,76 @@
+"""The answers that were given, by their ``Idempotency-Key``. No function commits.
+
+The row of a key is written before the effect and in its transaction, so that both are there or neither is: a twin that
+comes meanwhile waits for that transaction's end (on PostgreSQL at the row, on SQLite for the one writer's lock), and
+then finds either the answer or no trace.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+
+from sqlalchemy import delete, select, update
+from sqlalchemy.orm import Session
+
+from store.errors import IdempotencyKeyReusedError, SecretNotRepeatedError
+from store.session import insert_missing, now
+from store.tables import IdempotentRequest
+
+KEPT = timedelta(hours=24)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """``body``: JSON; empty: none."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: str
+
+
+def reserve(session: Session, owner_id: str, key: str, fingerprint: str) -> Answer | None:
+    """Be the first to use ``key``: the effect follows, then ``keep``. Otherwise, what the first was answered.
+
+    Raises ``IdempotencyKeyReusedError`` for a request that is not that one, ``SecretNotRepeatedError`` where its answer
+    was not kept.
+    """
+    at = now(session)
+    row = IdempotentRequest
+    its = (row.owner_id == owner_id, row.key == key)
+    session.execute(delete(row).where(*its, row.created_at <= at - KEPT).execution_options(synchronize_session=False))
+    reservation = {"owner_id": owner_id, "key": key, "fingerprint": fingerprint, "created_at": at}
+    return None if insert_missing(session, row, [reservation]) else find(session, owner_id, key, fingerprint)
+
+
+def find(session: Session, owner_id: str, key: str, fingerprint: str) -> Answer | None:
+    """What the first request with ``key`` was answered; None: there was none. Raises as ``reserve`` does."""
+    row = IdempotentRequest
+    its = (row.owner_id == owner_id, row.key == key, row.created_at > now(session) - KEPT)
+    first = session.execute(select(row.fingerprint, row.status, row.headers, row.body).where(*its)).one_or_none()
+    if first is None:
+        return None
+    if first.fingerprint != fingerprint:
+        raise IdempotencyKeyReusedError(key)
+    headers = first.headers or {}
+    if first.status is None:
+        raise SecretNotRepeatedError(headers.get("location"))
+    return Answer(first.status, headers, first.body or "")
+
+
+def keep(session: Session, owner_id: str, key: str, answer: Answer, *, secret: bool) -> None:
+    """``secret``: the body holds one, which is stored nowhere: of that answer only where the new thing is."""
+    session.execute(
+        update(IdempotentRequest)
+        .where(IdempotentRequest.owner_id == owner_id, IdempotentRequest.key == key)
+        .values(
+            status=None if secret else answer.status,
+            headers=dict(answer.headers),
+            body=None if secret else answer.body,
+        )
+        .execution_options(synchronize_session=False)
+    )
+
+
+def sweep(session: Session) -> None:
+    """Forget the keys that are too old to count."""
+    session.execute(delete(IdempotentRequest).where(IdempotentRequest.created_at <= now(session) - KEPT))
