@@ -1,4 +1,5 @@
-"""How a job's row is written: one guarded UPDATE, and in the same transaction one event for every row that it hit.
+"""How a job's row is written: one guarded UPDATE, and in the same transaction one event for every row that it hit, and
+what webhooks are told of it.
 
 ``store.tables.JobState`` documents the machine; ``store.jobs``, ``store.attempts`` and ``store.upkeep`` are its moves,
 and nobody else writes ``jobs.state``. Every move names the state that it leaves in its WHERE; those of an attempt name
@@ -13,10 +14,15 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, case, insert, literal, or_, select, update
 from sqlalchemy.orm import Session
 
+from store import outbox
 from store.session import now
 from store.tables import Event, EventKind, Job, JobState
 from store.values import Claim, JobError
 
+_WRITTEN = (
+    Job.id, Job.owner_id, Job.project_id, Job.kind, Job.state, Job.stage, Job.stage_fraction, Job.stage_loss,
+    Job.stage_eta_seconds, Job.attempt,
+)  # fmt: skip
 NO_STAGE: dict[str, Any] = {"stage": None, "stage_fraction": 0.0, "stage_loss": None}
 
 
@@ -77,15 +83,13 @@ def write(
 ) -> list[Any]:
     """One guarded UPDATE, and one event for every row that it hit: returns those rows."""
     statement = (
-        update(Job)
-        .where(*where)
-        .values(**values)
-        .returning(Job.id, Job.state, Job.stage, Job.stage_fraction, Job.stage_loss, Job.stage_eta_seconds, Job.attempt)
-        .execution_options(synchronize_session=False)
+        update(Job).where(*where).values(**values).returning(*_WRITTEN).execution_options(synchronize_session=False)
     )
     rows = list(session.execute(statement).all())
     if rows:
         log(session, kind, at, rows, message)
+        if kind is EventKind.STATE:
+            outbox.announce_jobs(session, rows)
     return rows
 
 

@@ -1,4 +1,5 @@
-"""The Celery app, its settings, and what else lives in a worker process: the sweeper and the signal to drain.
+"""The Celery app, its settings, and what else lives in a worker process: the sweeper, the postman and the signal to
+drain.
 
 Start one with ``celery -A worker.app worker``; ``-Q cpu`` or ``-Q gpu,cpu`` overrides what the machine suggests.
 """
@@ -17,6 +18,7 @@ from store.settings import get_settings
 from store.tables import Queue
 from worker import logs, sweep
 from worker.device import describe, queues
+from worker.postman import Postman
 
 NAME = f"{socket.gethostname()}:{os.getpid()}"  # of this worker process
 
@@ -75,6 +77,7 @@ def _listen_for_its_own_bell(**_: Any) -> None:
 
 def _sweep_beside(**_: Any) -> None:
     threading.Thread(target=sweeper().run, args=[draining], name="sweeper").start()
+    threading.Thread(target=Postman(engine(settings), settings).run, args=[draining], name="postman").start()
 
 
 def _drain(**_: Any) -> None:
