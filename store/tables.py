@@ -35,12 +35,13 @@ from core.progress import Stage
 
 
 class JobState(StrEnum):
-    """Where a job is. ``store.jobs`` is the only writer; its functions are named here."""
+    """Where a job is. The functions named here, of ``store``, are its only writers. A final state is left by ``retry``
+    alone."""
 
     QUEUED = "queued"
     """Waits for a worker. Entered by ``create``, and again by ``lose`` and ``sweep_expired`` (the attempt died, and
-    another is allowed) and by ``release`` (the worker shuts down). Left by ``claim`` to running, and by
-    ``request_cancel`` straight to cancelled."""
+    another is allowed), by ``release`` (the worker shuts down) and by ``retry`` (from failed or cancelled). Left by
+    ``claim`` to running, and by ``request_cancel`` straight to cancelled."""
 
     RUNNING = "running"
     """One attempt holds the lease. Entered by ``claim`` alone. Left by that attempt: ``finish`` to succeeded, ``fail``
@@ -55,10 +56,12 @@ class JobState(StrEnum):
     """Plan, report and artifacts are there. Entered by ``finish`` from running. Final."""
 
     FAILED = "failed"
-    """``error`` says why. Entered by ``fail``, and by ``lose`` and ``sweep_expired`` at the attempt limit. Final."""
+    """``error`` says why. Entered by ``fail``, and by ``lose`` and ``sweep_expired`` at the attempt limit. Final, but
+    for ``retry`` to queued."""
 
     CANCELLED = "cancelled"
-    """Entered by ``request_cancel`` from queued, and from cancelling as said there. Final."""
+    """Entered by ``request_cancel`` from queued, and from cancelling as said there. Final, but for ``retry`` to
+    queued."""
 
     @property
     def is_final(self) -> bool:

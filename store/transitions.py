@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, case, insert, literal, or_, select, update
 from sqlalchemy.orm import Session
 
-from store import outbox
+from store import outbox, trash
 from store.session import now
 from store.tables import Event, EventKind, Job, JobState
 from store.values import Claim, JobError
@@ -90,7 +90,14 @@ def write(
         log(session, kind, at, rows, message)
         if kind is EventKind.STATE:
             outbox.announce_jobs(session, rows)
+            trash.throw(session, *_left_behind(rows))
     return rows
+
+
+def _left_behind(rows: Sequence[Any]) -> list[str]:
+    """The prefixes of attempts that ended without an outcome that is kept; what was thrown before is among them."""
+    kept = {JobState.RUNNING, JobState.CANCELLING, JobState.SUCCEEDED}
+    return [trash.attempt_prefix(row.id, row.attempt) for row in rows if row.state not in kept and row.attempt > 0]
 
 
 def log(session: Session, kind: EventKind, at: datetime, rows: Sequence[Any], message: str | None = None) -> None:

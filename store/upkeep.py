@@ -1,12 +1,14 @@
-"""What the sweeper does to jobs whose worker is gone, or that nobody was woken for. No function commits."""
+"""What the sweeper does to jobs whose worker is gone, that nobody was woken for, or whose files are not to be kept any
+more. No function commits."""
 
 from datetime import timedelta
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import delete, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
+from store import trash
 from store.session import now
-from store.tables import Job, JobState
+from store.tables import Artifact, Job, JobState
 from store.transitions import end_attempts, locked
 from store.values import Doorbell, JobError
 
@@ -47,12 +49,41 @@ def unrung(session: Session, silence: timedelta, limit: int = 16) -> list[Doorbe
 
 
 def with_useless_checkpoint(session: Session, limit: int = 16) -> list[str]:
-    """The ids of jobs that have ended, however, and still have a checkpoint: delete its blobs, then ``forget`` it."""
+    """The ids of jobs that have ended, however, and still have a checkpoint: ``forget`` it."""
     ended = [state for state in JobState if state.is_final]
     ids = select(Job.id).where(Job.checkpoint.is_not(None), Job.state.in_(ended)).order_by(Job.id).limit(limit)
     return list(session.scalars(ids))
 
 
-def forget_checkpoint(session: Session, job_id: str) -> None:
-    """The blobs of the checkpoint of a job that has ended are gone."""
-    session.execute(update(Job).where(Job.id == job_id).values(checkpoint=None))
+def forget_checkpoint(session: Session, job_id: str) -> bool:
+    """The job has no checkpoint any more: delete the blobs in this transaction, for which a retry waits.
+
+    False: it has been retried or deleted meanwhile, and the blobs are not to be touched.
+    """
+    ended = [state for state in JobState if state.is_final]
+    forgotten = update(Job).where(Job.id == job_id, Job.state.in_(ended)).values(checkpoint=None).returning(Job.id)
+    return session.scalar(forgotten) is not None
+
+
+def retire_artifacts(session: Session, kept: timedelta, limit: int = 16) -> list[str]:
+    """Delete the artifacts of jobs that have ended longer ago; the jobs, their reports and plans stay.
+
+    Returns the ids of those jobs.
+    """
+    at = now(session)
+    old = aliased(Job)
+    ids = select(old.id).where(
+        old.state == JobState.SUCCEEDED, old.artifacts_deleted_at.is_(None), old.finished_at < at - kept
+    )
+    retired = list(
+        session.scalars(
+            update(Job)
+            .where(locked(ids.order_by(old.finished_at).limit(limit)), Job.artifacts_deleted_at.is_(None))
+            .values(artifacts_deleted_at=at)
+            .returning(Job.id)
+            .execution_options(synchronize_session=False)
+        )
+    )
+    session.execute(delete(Artifact).where(Artifact.job_id.in_(retired)))
+    trash.throw(session, *(trash.job_prefix(job_id) for job_id in retired))
+    return retired

@@ -1,5 +1,5 @@
-"""The sweeper: ends the attempts of workers that were lost, rings for jobs that nobody was woken for, and deletes the
-checkpoints of jobs that have ended.
+"""The sweeper: ends the attempts of workers that were lost, rings for jobs that nobody was woken for, and deletes what
+is not to be kept any more: checkpoints of jobs that have ended, artifacts that are too old, what is in the trash.
 
 Every worker runs one, in a thread; any number may sweep at once (``store.upkeep`` sees to that). It is the only cure
 for a lost doorbell, and for a worker that died between claim and outcome.
@@ -16,7 +16,7 @@ from datetime import timedelta
 import structlog
 from sqlalchemy import Engine
 
-from store import attempts, queue, upkeep, workers
+from store import attempts, idempotency, queue, trash, upkeep, workers
 from store.blobs import Blobs
 from store.session import transaction
 from store.settings import Settings
@@ -83,6 +83,22 @@ def sweep(database: Engine, settings: Settings) -> None:
     for bell in bells:
         queue.ring(settings, bell.job_id, bell.queue)
     for job_id in ended:
-        Blobs.open(settings).delete_prefix(checkpoints.prefix(job_id))
         with transaction(database) as session:
-            upkeep.forget_checkpoint(session, job_id)
+            if upkeep.forget_checkpoint(session, job_id):
+                Blobs.open(settings).delete_prefix(checkpoints.prefix(job_id))
+    with transaction(database) as session:
+        idempotency.sweep(session)
+        if settings.artifact_days is not None:
+            upkeep.retire_artifacts(session, timedelta(days=settings.artifact_days))
+    empty_trash(database, settings)
+
+
+def empty_trash(database: Engine, settings: Settings, kept: timedelta = trash.KEPT) -> None:
+    """Of what was thrown longer than ``kept`` ago. Should the deletion fail half way, the next sweep does it again."""
+    with transaction(database, read_only=True) as session:
+        prefixes = trash.list_(session, kept)
+    for prefix in prefixes:
+        Blobs.open(settings).delete_prefix(prefix)
+    if prefixes:
+        with transaction(database) as session:
+            trash.forget(session, prefixes)
