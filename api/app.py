@@ -27,6 +27,7 @@ from api import (
     problems,
     projects,
     shutdown,
+    webhooks,
     whoami,
 )
 from api.identity import reader
@@ -86,7 +87,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         NotLocalError,
         *errors.DATABASE_UNREACHABLE,
     )
-    for resource in (jobs, events, artifacts, plans, models, datasets, keys, owners, projects, whoami):
+    for resource in (jobs, events, artifacts, plans, models, datasets, keys, owners, projects, webhooks, whoami):
         app.include_router(resource.router, responses=may_answer, dependencies=[Depends(reader)])
     app.include_router(health.router)
     return app

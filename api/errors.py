@@ -20,6 +20,7 @@ from core.errors import (
 from store.errors import (
     ArtifactNotFoundError,
     BlobNotFoundError,
+    DeliveryNotFoundError,
     InvalidKeyError,
     JobFinishedError,
     JobNotFoundError,
@@ -33,6 +34,10 @@ from store.errors import (
     ProjectExistsError,
     ProjectNotFoundError,
     ScopeError,
+    TooManyWebhooksError,
+    WebhookDisabledError,
+    WebhookNotFoundError,
+    WebhookTargetError,
 )
 
 MEDIA_TYPE = "application/problem+json"
@@ -164,6 +169,11 @@ RULES: dict[type[Exception], Rule] = {
     JobFinishedError: Rule(HTTPStatus.CONFLICT, "Job already finished", shown=("state",)),
     ResultNotReadyError: Rule(HTTPStatus.CONFLICT, "No results yet", shown=("state",)),
     ArtifactNotFoundError: Rule(HTTPStatus.NOT_FOUND, "No such artifact"),
+    WebhookTargetError: Rule(HTTPStatus.UNPROCESSABLE_ENTITY, "Unusable URL", pointer="/url"),
+    WebhookNotFoundError: Rule(HTTPStatus.NOT_FOUND, "No such webhook"),
+    WebhookDisabledError: Rule(HTTPStatus.CONFLICT, "Webhook is disabled"),
+    TooManyWebhooksError: Rule(HTTPStatus.CONFLICT, "Too many webhooks", shown=("limit",)),
+    DeliveryNotFoundError: Rule(HTTPStatus.NOT_FOUND, "No such delivery"),
     RangeNotSatisfiableError: Rule(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, "Range not satisfiable"),
     ServiceNotReadyError: Rule(HTTPStatus.SERVICE_UNAVAILABLE, "Not ready", shown=("checks",)),
     BlobNotFoundError: Rule(HTTPStatus.GONE, "File lost", detail="the file is no longer in the blob store"),

@@ -41,7 +41,7 @@ class TestOperation:
     def test_is_summarised_and_named_by_a_verb_and_its_resource(self, operation: dict[str, Any]) -> None:
         verb, _, resource = operation["operationId"].partition("_")
 
-        assert verb in {"create", "list", "get", "cancel", "watch", "update", "revoke", "rotate"}
+        assert verb in {"create", "list", "get", "cancel", "watch", "update", "delete", "revoke", "rotate"}
         assert resource
         assert operation["summary"]
 
