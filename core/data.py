@@ -9,12 +9,12 @@ from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 from timm.data import create_transform
 from torch import Tensor
 
 from core.datasets import DatasetInfo, image_files
 from core.errors import DatasetError
+from core.images import BrokenImageError, read_image
 from vitpress.artifact import ModelConfig
 
 Batches = Iterable[tuple[Tensor, Tensor]]  # images (batch, channels, height, width), labels (batch,); iterable again
@@ -93,10 +93,7 @@ def open_splits(info: DatasetInfo, config: ModelConfig, calibration_images: int,
     Raises ``DatasetError`` where the dataset's classes are not the model's, or a split is empty.
     """
     label = _labels(info, config)
-    files = {
-        role: [(path, label[index]) for path, index in image_files(folder, info.classes)]
-        for role, folder in info.splits.items()
-    }
+    files = {role: [(path, label[index]) for path, index in image_files(info, role)] for role in info.splits}
     for role, found in files.items():
         if len(found) < 2:
             raise DatasetError(f"{info.name}: the {role} split has {len(found)} images, needs at least 2")
@@ -128,10 +125,10 @@ class ImageFiles:
 
     def _read(self, path: Path) -> Tensor:
         try:
-            with Image.open(path) as image:
-                pixels: Tensor = self._transform(image.convert(self._mode))
-        except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+            image = read_image(path, self._mode)
+        except BrokenImageError as error:
             raise DatasetError(f"{path.parent.name}/{path.name} is not a readable image: {error}") from error
+        pixels: Tensor = self._transform(image)
         return pixels
 
 

@@ -1,4 +1,7 @@
-"""Which datasets there are, and what is in them: folders of class folders, with or without splits. Torch-free."""
+"""Which datasets there are, and what is in them: folders of class folders, with or without splits. Torch-free.
+
+A class is its folder's name.
+"""
 
 import re
 from dataclasses import dataclass
@@ -10,6 +13,7 @@ CALIBRATION, EVALUATION = (
     ("calibration", "train"),
     ("test", "val", "validation"),
 )  # names that a split's folder may have
+CLASSES_FILE = "classes.txt"  # a class a line, in the order of the labels; without it, that of their names
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
 
 _LOCAL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -17,12 +21,16 @@ _LOCAL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """``splits``: folder by role, ``calibration`` and ``evaluation``, or ``all`` where there is one set alone."""
+    """``splits``: folder by role, ``calibration`` and ``evaluation``, or ``all`` where there is one set alone.
+
+    ``classes`` are in the order of their labels. ``broken``: files that nobody reads, as paths within ``path``.
+    """
 
     name: str
     path: Path
     classes: tuple[str, ...]
     splits: dict[str, Path]
+    broken: frozenset[str] = frozenset()
 
 
 def names(samples_dir: Path, datasets_dir: Path | None) -> list[str]:
@@ -39,23 +47,52 @@ def describe(name: str, samples_dir: Path, datasets_dir: Path | None) -> Dataset
     """Raises ``UnknownDatasetError``; ``DatasetError`` where the splits disagree on the classes."""
     scheme, _, folder = name.partition(":")
     root = _roots(samples_dir, datasets_dir).get(scheme)
-    splits = _splits(root / folder) if root is not None and _LOCAL_NAME.fullmatch(folder) else {}
-    if root is None or not splits:
+    if root is None or not _LOCAL_NAME.fullmatch(folder) or not _splits(root / folder):
         raise UnknownDatasetError(name, names(samples_dir, datasets_dir))
-    classes = {role: tuple(sorted(each.name for each in _class_folders(path))) for role, path in splits.items()}
-    if len(set(classes.values())) > 1:
-        raise DatasetError(f"{name}: the splits have different classes")
-    return DatasetInfo(name, root / folder, next(iter(classes.values())), splits)
+    return describe_folder(name, root / folder)
 
 
-def image_files(split: Path, classes: tuple[str, ...]) -> list[tuple[Path, int]]:
-    """Every image file of a split with the index of its class, in one fixed order."""
+def describe_folder(name: str, folder: Path, broken: frozenset[str] = frozenset()) -> DatasetInfo:
+    """A dataset that lies anywhere. Raises ``DatasetError`` where it is none, or the splits disagree on the classes."""
+    splits = _splits(folder)
+    if not splits:
+        raise DatasetError(f"{name}: there are no class folders with images in it")
+    found = {role: {each.name for each in _class_folders(path)} for role, path in splits.items()}
+    listed = _listed_classes(name, folder / CLASSES_FILE)
+    if listed is None:
+        if len(set(map(frozenset, found.values()))) > 1:
+            raise DatasetError(f"{name}: the splits have different classes")
+        listed = sorted(next(iter(found.values())))
+    elif unlisted := set().union(*found.values()).difference(listed):
+        raise DatasetError(f"{name}: {CLASSES_FILE} does not list {min(unlisted)!r}")
+    return DatasetInfo(name, folder, tuple(listed), splits, broken)
+
+
+def image_files(info: DatasetInfo, role: str) -> list[tuple[Path, int]]:
+    """Every image file of a split that is not known to be broken, with the index of its class, in one fixed order."""
     return [
         (file, index)
-        for index, name in enumerate(classes)
-        for file in sorted((split / name).rglob("*"))
-        if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()
+        for index, name in enumerate(info.classes)
+        for file in sorted((info.splits[role] / name).rglob("*"))
+        if file.suffix.lower() in IMAGE_SUFFIXES
+        and file.is_file()
+        and not (info.broken and file.relative_to(info.path).as_posix() in info.broken)
     ]
+
+
+def _listed_classes(name: str, file: Path) -> list[str] | None:
+    """Of a dataset that says which label is which: names in the order of their labels, some perhaps without images."""
+    if not file.is_file():
+        return None
+    try:
+        listed = file.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{name}: {CLASSES_FILE} is not UTF-8") from error
+    if len(set(listed)) < len(listed):
+        raise DatasetError(f"{name}: {CLASSES_FILE} lists a class twice")
+    if any(each in {"", ".", ".."} or "/" in each for each in listed):
+        raise DatasetError(f"{name}: {CLASSES_FILE} lists what cannot be a folder's name")
+    return listed
 
 
 def _roots(samples_dir: Path, datasets_dir: Path | None) -> dict[str, Path]:

@@ -154,3 +154,25 @@ class TestNames:
         (folder / "insects" / "test" / "bee").rename(folder / "insects" / "test" / "wasp")
         with pytest.raises(DatasetError, match="different classes"):
             insects(folder)
+
+
+class TestListedClasses:
+    def test_give_the_order_of_labels_and_need_no_images(self, folder: Path) -> None:
+        (folder / "insects" / "classes.txt").write_text("bee\ncow\nant\n")
+        assert insects(folder).classes == ("bee", "cow", "ant")
+        (_, labels), *_ = open_splits(insects(folder), CONFIG, 100, seed=0).evaluation
+        assert labels.tolist() == [0, 0, 0, 2, 2, 2]
+
+    @pytest.mark.parametrize(
+        ("listed", "why"),
+        [
+            (b"bee\n", "does not list 'ant'"),
+            (b"bee\nant\nbee\n", "twice"),
+            (b"bee\nant\n..\n", "folder's name"),
+            (b"b\xff", "UTF-8"),
+        ],
+    )
+    def test_that_do_not_fit_the_folders_are_refused(self, folder: Path, listed: bytes, why: str) -> None:
+        (folder / "insects" / "classes.txt").write_bytes(listed)
+        with pytest.raises(DatasetError, match=why):
+            insects(folder)

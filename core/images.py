@@ -1,0 +1,80 @@
+"""Opening image files that anybody may have sent: known by content, of few formats, of a bounded size. Torch-free.
+
+Pillow reads many formats more, one of which runs a program. It warns of images that are too large and goes on, where
+this process wants an error.
+"""
+
+import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
+MAX_PIXELS = 89_478_485  # Pillow's own bound: a quarter of a gibibyte in RGB
+
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+warnings.simplefilter("error", Image.DecompressionBombWarning)
+
+
+class BrokenImageError(Exception):
+    """Its text says why, on one line, and names no file."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """``mode`` is Pillow's: RGB, L, P, …"""
+
+    width: int
+    height: int
+    mode: str
+
+
+def read_image(path: Path, mode: str) -> Image.Image:
+    """All of the image's pixels. Raises ``BrokenImageError``."""
+    with _broken_if_it_fails(), Image.open(path, formats=FORMATS) as image:
+        return image.convert(mode)
+
+
+def look(path: Path) -> Seen:
+    """Decode the whole file, and tell what it is. Raises ``BrokenImageError`` whenever ``read_image`` does."""
+    with _broken_if_it_fails(), Image.open(path, formats=FORMATS) as image:
+        seen = Seen(image.width, image.height, image.mode)
+        image.draft(None, (1, 1))  # a JPEG is read to its end all the same, but for an eighth of the pixels
+        image.convert("RGB")
+        return seen
+
+
+def thumbnail(path: Path, pixels: int) -> bytes:
+    """A WebP of at most ``pixels`` × ``pixels``. Raises ``BrokenImageError``."""
+    file = io.BytesIO()
+    with _broken_if_it_fails(), Image.open(path, formats=FORMATS) as image:
+        image.draft(None, (pixels, pixels))
+        small = image.convert("RGB")
+        small.thumbnail((pixels, pixels))
+        small.save(file, "WEBP", quality=80)
+    return file.getvalue()
+
+
+@contextmanager
+def _broken_if_it_fails() -> Iterator[None]:
+    # What a decoder raises at hostile bytes is not documented: SyntaxError, struct.error, ValueError, … were seen.
+    try:
+        yield
+    except MemoryError:
+        raise
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise BrokenImageError(f"more than {MAX_PIXELS:,} pixels") from error
+    except UnidentifiedImageError as error:  # its text has the path
+        raise BrokenImageError(f"not one of {', '.join(FORMATS)}") from error
+    except OSError as error:
+        raise BrokenImageError(error.strerror or _first_line(error)) from error
+    except Exception as error:
+        raise BrokenImageError(f"{type(error).__name__}: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
