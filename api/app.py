@@ -18,6 +18,7 @@ from api import (
     errors,
     events,
     health,
+    idempotency,
     jobs,
     keys,
     models,
@@ -26,9 +27,11 @@ from api import (
     plans,
     problems,
     projects,
+    queue,
     shutdown,
     webhooks,
     whoami,
+    workers,
 )
 from api.identity import reader
 from api.middleware import BodyLimit, HeadAsGet, RequestId
@@ -78,6 +81,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(HeadAsGet)
     app.add_middleware(RequestId)  # the outermost
     problems.install(app)
+    idempotency.install(app)
     openapi.install(app)
     may_answer = errors.responses(
         errors.InvalidRequestError,
@@ -87,7 +91,21 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         NotLocalError,
         *errors.DATABASE_UNREACHABLE,
     )
-    for resource in (jobs, events, artifacts, plans, models, datasets, keys, owners, projects, webhooks, whoami):
+    for resource in (
+        jobs,
+        events,
+        artifacts,
+        plans,
+        models,
+        datasets,
+        keys,
+        owners,
+        projects,
+        webhooks,
+        whoami,
+        queue,
+        workers,
+    ):
         app.include_router(resource.router, responses=may_answer, dependencies=[Depends(reader)])
     app.include_router(health.router)
     return app

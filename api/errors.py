@@ -19,11 +19,16 @@ from core.errors import (
 )
 from store.errors import (
     ArtifactNotFoundError,
+    ArtifactsDeletedError,
     BlobNotFoundError,
+    DailyLimitError,
     DeliveryNotFoundError,
+    IdempotencyKeyReusedError,
     InvalidKeyError,
     JobFinishedError,
+    JobNotFinishedError,
     JobNotFoundError,
+    JobNotRetriableError,
     KeyEndedError,
     KeyNotFoundError,
     LastAdminKeyError,
@@ -34,10 +39,13 @@ from store.errors import (
     ProjectExistsError,
     ProjectNotFoundError,
     ScopeError,
+    SecretNotRepeatedError,
+    StorageQuotaError,
     TooManyWebhooksError,
     WebhookDisabledError,
     WebhookNotFoundError,
     WebhookTargetError,
+    WorkerNotFoundError,
 )
 
 MEDIA_TYPE = "application/problem+json"
@@ -166,7 +174,18 @@ RULES: dict[type[Exception], Rule] = {
     PreconditionFailedError: Rule(HTTPStatus.PRECONDITION_FAILED, "Changed meanwhile", shown=("etag",)),
     PreconditionRequiredError: Rule(HTTPStatus.PRECONDITION_REQUIRED, "If-Match needed"),
     JobNotFoundError: Rule(HTTPStatus.NOT_FOUND, "No such job"),
+    DailyLimitError: Rule(HTTPStatus.TOO_MANY_REQUESTS, "Daily limit reached", shown=("limit",)),
+    WorkerNotFoundError: Rule(HTTPStatus.NOT_FOUND, "No such worker"),
     JobFinishedError: Rule(HTTPStatus.CONFLICT, "Job already finished", shown=("state",)),
+    JobNotFinishedError: Rule(HTTPStatus.CONFLICT, "Job not finished", shown=("state",)),
+    JobNotRetriableError: Rule(HTTPStatus.CONFLICT, "Job not to be retried", shown=("state",)),
+    IdempotencyKeyReusedError: Rule(HTTPStatus.UNPROCESSABLE_ENTITY, "Idempotency-Key used before"),
+    SecretNotRepeatedError: Rule(HTTPStatus.CONFLICT, "Secret not repeated", shown=("location",)),
+    # not a 5xx, which clients try again
+    StorageQuotaError: Rule(
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "Storage quota exceeded", shown=("limit_bytes", "used_bytes")
+    ),
+    ArtifactsDeletedError: Rule(HTTPStatus.GONE, "Artifacts deleted"),
     ResultNotReadyError: Rule(HTTPStatus.CONFLICT, "No results yet", shown=("state",)),
     ArtifactNotFoundError: Rule(HTTPStatus.NOT_FOUND, "No such artifact"),
     WebhookTargetError: Rule(HTTPStatus.UNPROCESSABLE_ENTITY, "Unusable URL", pointer="/url"),

@@ -10,14 +10,14 @@ from api.errors import BODY_STATUSES, InvalidRequestError, ResultNotReadyError, 
 from api.identity import Reader, Submitter
 from api.resources import Database, Found
 from api.schemas import Job, JobLinks, JobPage, JobRequest, Text
-from core import catalog, datasets
+from core import catalog, datasets, memory
 from core.dry_run import check
 from core.report import AnyReport, Report, SweepReport
 from store import jobs, owners
-from store.errors import JobFinishedError, JobNotFoundError, ProjectNotFoundError
+from store.errors import DailyLimitError, JobFinishedError, JobNotFoundError, ProjectNotFoundError
 from store.queue import ring
 from store.session import transaction
-from store.tables import JobState
+from store.tables import JobState, Queue
 from store.values import JobView
 from vitpress.plan import Plan
 
@@ -26,41 +26,6 @@ Ratio = Annotated[float | None, Query(description="One of a sweep's `target_rati
 POLL_AFTER_SECONDS = "2"  # the shortest jobs take tens of seconds
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
-
-
-@router.post(
-    "",
-    name="create_job",
-    summary="Submit a job",
-    status_code=HTTPStatus.ACCEPTED,
-    response_description="Queued; `Location` is the job",
-    responses=responses(ProjectNotFoundError, statuses=BODY_STATUSES),
-)
-def create(body: JobRequest, asking: Submitter, found: Found, request: Request, response: Response) -> Job:
-    """Checks at once that the model and the dataset exist and that the goal is not out of reach; queues the job."""
-    settings = found.settings
-    checked(
-        lambda: check(catalog.get(body.model).shape, body.recipe),
-        lambda: datasets.describe(body.dataset, settings.samples_dir, settings.datasets_dir),
-    )
-    with transaction(found.engine) as session:
-        view = jobs.create(
-            session,
-            place=owners.place(session, asking.owner_id, body.project),
-            created_by=asking.key_id,
-            model=body.model,
-            dataset=body.dataset,
-            recipe=body.recipe,
-            name=body.name,
-            labels=body.labels,
-            timeout_seconds=body.timeout_seconds,
-            max_attempts=settings.max_attempts,
-        )
-    ring(settings, view.id, view.queue)
-    job = _shown(view, request)
-    response.headers["Location"] = job.links.self
-    response.headers["Retry-After"] = POLL_AFTER_SECONDS
-    return job
 
 
 @router.get("", name="list_jobs", summary="List jobs")
@@ -170,5 +135,6 @@ def _shown(view: JobView, request: Request) -> Job:
         artifacts=path("list_artifacts"),
         cancel=path("cancel_job"),
     )
-    shown = {name: getattr(view, name) for name in Job.model_fields if name != "links"}
-    return Job.model_validate(shown | {"links": links})
+    shown = {name: getattr(view, name) for name in Job.model_fields if name not in {"device", "links"}}
+    device = "gpu" if view.queue is Queue.GPU else "any"
+    return Job.model_validate(shown | {"device": device, "links": links})

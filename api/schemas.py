@@ -14,8 +14,16 @@ from vitpress.plan import Plan
 
 # PostgreSQL's text cannot hold NUL, and no control character belongs into a name.
 Text = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$")]
+Tag = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 LabelKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}$")]
 Labels = Annotated[dict[LabelKey, Text], Field(max_length=32, description="Free key-value pairs, to find the job by")]
+
+Notes = Annotated[
+    str,
+    StringConstraints(max_length=10_000, pattern=r"^[^\x00-\x08\x0b-\x1f\x7f]*$"),
+    Field(description="For people; may have lines"),
+]
+Priority = Annotated[int, Field(ge=-10, le=10, description="Larger first, among your own jobs")]
 
 
 def _default_method(recipe: Any) -> Any:
@@ -48,6 +56,12 @@ class JobRequest(PlanRequest):
     project: Annotated[Text, Field(description="One of yours")] = "default"
     name: Annotated[Text | None, Field(description="For people; need not be unique")] = None
     labels: Labels = {}
+    notes: Notes | None = None
+    priority: Priority = 0
+    device: Annotated[Literal["any", "gpu"], Field(description="`gpu`: workers with one alone")] = "any"
+    device_tag: Annotated[
+        Tag | None, Field(description="Workers that were given this tag alone; `GET /v1/queue` tells if none is there")
+    ] = None
     timeout_seconds: Annotated[
         int | None,
         Field(
@@ -81,10 +95,18 @@ class Job(_Response):
     project: str
     name: str | None
     labels: dict[str, str]
+    notes: str | None
+    revision: Annotated[int, Field(description="Of name, labels, notes and priority; in quotes it is the `ETag`")]
     model: str
     dataset: str
     recipe: Annotated[Recipe, Field(description="As it was resolved at submission, with every default")]
     timeout_seconds: int | None
+    priority: int
+    device: Literal["any", "gpu"]
+    device_tag: str | None
+    memory_bytes: Annotated[
+        int | None, Field(description="Estimated peak on the device; workers with less are not given the job")
+    ]
     state: JobState
     stage: Stage | None
     stage_fraction: Annotated[float, Field(description="Of the stage that is done, in [0, 1]")]
@@ -101,6 +123,9 @@ class Job(_Response):
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    artifacts_deleted_at: Annotated[
+        datetime | None, Field(description="Since when the server no longer keeps the artifacts; the report stays")
+    ]
     error: JobError | None
     constraint: Annotated[
         Constraint | None,

@@ -103,6 +103,19 @@ def positions(session: Session, job_ids: Collection[str]) -> dict[str, int]:
     return {row.id: row.position for row in rows}
 
 
+def standing(session: Session) -> dict[str, dict[tuple[Queue, JobState], int]]:
+    """How many jobs each owner's id has, of those that wait or run, by queue and state."""
+    rows = session.execute(
+        select(Job.owner_id, Job.queue, Job.state, func.count())
+        .where(Job.state.in_([JobState.QUEUED, *HELD]))
+        .group_by(Job.owner_id, Job.queue, Job.state)
+    )
+    counts: dict[str, dict[tuple[Queue, JobState], int]] = {}
+    for owner_id, queue, state, count in rows:
+        counts.setdefault(owner_id, {})[queue, state] = count
+    return counts
+
+
 def _running() -> Subquery:
     """How many ``jobs`` of each ``owner_id`` run, where some do."""
     return (
