@@ -30,6 +30,13 @@ class Range(_Value):
     largest: int
 
 
+class Preview(_Value):
+    """A thumbnail; by its name it can be fetched."""
+
+    name: str
+    class_name: str
+
+
 class DatasetReport(_Value):
     """Counts are of readable images, which are what jobs read. ``splits``: calibration and evaluation, or all."""
 
@@ -43,3 +50,4 @@ class DatasetReport(_Value):
     broken: tuple[BrokenImage, ...]  # the first of them; jobs leave all of them out
     broken_images: int
     skipped_files: int  # neither in a class of these splits nor named as an image
+    thumbnails: tuple[Preview, ...] = ()

@@ -1,5 +1,8 @@
 """What the store refuses, as types with fields: the API answers with them, the runner stops at them."""
 
+from collections.abc import Iterable
+from pathlib import Path
+
 from core.errors import VitpressError
 
 
@@ -248,6 +251,45 @@ class TooManyWebhooksError(VitpressError):
     def __init__(self, limit: int) -> None:
         super().__init__(f"you have {limit} webhooks, which is as many as there may be")
         self.limit = limit
+
+
+class DatasetExistsError(VitpressError):
+    """The owner has a dataset of that name."""
+
+    code = "dataset_exists"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"you have a dataset {name!r} already; delete it first, or take another name")
+        self.name = name
+
+
+class DatasetInUseError(VitpressError):
+    """A job that has not ended names the dataset."""
+
+    code = "dataset_in_use"
+
+    def __init__(self, name: str, job_id: str) -> None:
+        super().__init__(f"job {job_id} needs the dataset {name!r}, and has not ended")
+        self.name, self.job_id = name, job_id
+
+
+class ThumbnailNotFoundError(VitpressError):
+    code = "thumbnail_not_found"
+
+    def __init__(self, dataset: str, name: str) -> None:
+        super().__init__(f"dataset {dataset!r} has no thumbnail {name!r}")
+        self.dataset, self.name = dataset, name
+
+
+class DirectoryNotAllowedError(VitpressError):
+    """The directory is under none of the roots that the server's operator allows."""
+
+    code = "directory_not_allowed"
+
+    def __init__(self, directory: str, roots: Iterable[Path]) -> None:
+        under = ", ".join(map(str, roots))
+        super().__init__(f"{directory!r} is not under {under}" if under else "this server allows no directories")
+        self.directory = directory
 
 
 class ArtifactNotFoundError(VitpressError):

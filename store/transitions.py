@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, case, insert, literal, or_, select, update
 from sqlalchemy.orm import Session
 
-from store import outbox, trash
+from store import outbox, subjects, trash
 from store.session import now
 from store.tables import Event, EventKind, Job, JobState
 from store.values import Claim, JobError
@@ -90,6 +90,7 @@ def write(
         log(session, kind, at, rows, message)
         if kind is EventKind.STATE:
             outbox.announce_jobs(session, rows)
+            subjects.reject_unchecked(session, rows)
             trash.throw(session, *_left_behind(rows))
     return rows
 
