@@ -1,5 +1,6 @@
 """Short ways to move jobs about, each a transaction of its own."""
 
+import threading
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -51,3 +52,22 @@ class Steps:
 
     def get(self, job_id: str) -> JobView:
         return self.do(jobs.get, job_id)
+
+
+def at_once(count: int, work: Callable[[int], None]) -> None:
+    """``work(i)`` on ``count`` threads that begin together; raises what any of them raised."""
+    start, errors = threading.Barrier(count), list[Exception]()
+
+    def run(index: int) -> None:
+        start.wait()
+        try:
+            work(index)
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=[index]) for index in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []

@@ -1,8 +1,6 @@
 """Who gets which job, and that nobody else does."""
 
-import threading
 from collections import Counter
-from collections.abc import Callable
 from datetime import timedelta
 from itertools import pairwise
 
@@ -10,31 +8,12 @@ import pytest
 from sqlalchemy import Engine
 
 from core.progress import Progress, Stage
-from steps import LEASE, Steps
+from steps import LEASE, Steps, at_once
 from store import attempts, jobs, upkeep
 from store.errors import LeaseLostError
 from store.session import transaction
 from store.tables import JobState, Queue, uuid7
 from store.values import Claim, Doorbell, JobError, Lease
-
-
-def at_once(count: int, work: Callable[[int], None]) -> None:
-    """``work(i)`` on ``count`` threads that begin together; raises what any of them raised."""
-    start, errors = threading.Barrier(count), list[Exception]()
-
-    def run(index: int) -> None:
-        start.wait()
-        try:
-            work(index)
-        except Exception as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=run, args=[index]) for index in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert errors == []
 
 
 class TestTheOrder:
