@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
-from api.schemas import JobEvent, Problem
+from api.schemas import JobEvent, Problem, ProjectEvent, ProjectOpened
 
 FILE = Path(__file__).resolve().parents[1] / "openapi.json"
 
@@ -24,7 +24,8 @@ def document(app: FastAPI) -> dict[str, Any]:
             title=app.title, version=app.version, description=app.description, routes=app.routes
         )
         _, extra = models_json_schema(
-            [(Problem, "serialization"), (JobEvent, "serialization")], ref_template="#/components/schemas/{model}"
+            [(each, "serialization") for each in (Problem, JobEvent, ProjectEvent, ProjectOpened)],
+            ref_template="#/components/schemas/{model}",
         )
         app.openapi_schema["components"]["schemas"] |= extra["$defs"]
     return app.openapi_schema

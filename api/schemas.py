@@ -155,6 +155,19 @@ class JobEvent(_Response):
     at: datetime
 
 
+class ProjectEvent(JobEvent):
+    """``data`` of one server-sent event of a project's stream, named by its ``kind``."""
+
+    kind: EventKind
+    job_id: str
+
+
+class ProjectOpened(_Response):
+    """``data`` of the event ``opened``, which begins a project's stream: its id is where that begins."""
+
+    project: str
+
+
 class Artifact(_Response):
     name: str
     size: Annotated[int, Field(description="Bytes")]

@@ -8,11 +8,17 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, Engine
 
+# Numbers of transactions are a server's own. In a database that was restored from another server's dump, those of its
+# events may be ahead, and new events would come before them.
+_AHEAD = "UPDATE events SET xid = 0 WHERE xid >= pg_snapshot_xmax(pg_current_snapshot())::text::bigint"
+
 
 def upgrade(engine: Engine, revision: str = "head") -> None:
     """Bring the database to ``revision``. Harmless if it is there already, and if another process does the same."""
     with connected(engine) as connection:
         command.upgrade(_config(connection), revision)
+        if revision == "head" and connection.dialect.name == "postgresql":
+            connection.exec_driver_sql(_AHEAD)
 
 
 def downgrade(engine: Engine, revision: str) -> None:

@@ -27,9 +27,7 @@ from sqlalchemy import (
     UniqueConstraint,
     text,
 )
-from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
-from sqlalchemy.sql.functions import GenericFunction
 
 from core.progress import Stage
 
@@ -125,23 +123,6 @@ class UtcDateTime(TypeDecorator[datetime]):
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-
-
-class transaction_number(GenericFunction[int]):  # noqa: N801 - SQLAlchemy's way to name a function
-    """Of the transaction that is running, in the order of their beginnings; 0 on SQLite, where one writes at a time."""
-
-    type = BigInteger()
-    inherit_cache = True
-
-
-@compiles(transaction_number)
-def _no_number(*_: Any, **__: Any) -> str:
-    return "0"
-
-
-@compiles(transaction_number, "postgresql")
-def _number(*_: Any, **__: Any) -> str:
-    return "pg_current_xact_id()::text::bigint"
 
 
 def _enum(values: type[StrEnum], name: str) -> Enum:
@@ -332,7 +313,7 @@ class Event(Base):
     eta_seconds: Mapped[float | None]
     attempt: Mapped[int]
     message: Mapped[str | None] = mapped_column(Text)
-    xid: Mapped[int] = mapped_column(BigInteger, default=transaction_number(), server_default="0")
+    xid: Mapped[int] = mapped_column(BigInteger, server_default="0")  # see ``store.transitions.log``
 
     __table_args__ = (
         Index("ix_events_job_id_id", "job_id", "id"),

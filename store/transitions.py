@@ -11,18 +11,45 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, case, insert, literal, or_, select, update
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Select,
+    Text,
+    bindparam,
+    case,
+    cast,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.orm import Session
 
 from store import outbox, subjects, trash
 from store.session import now
-from store.tables import Event, EventKind, Job, JobState
+from store.tables import Base, Event, EventKind, Job, JobState
 from store.values import Claim, JobError
 
 _WRITTEN = (
     Job.id, Job.owner_id, Job.project_id, Job.kind, Job.state, Job.stage, Job.stage_fraction, Job.stage_loss,
     Job.stage_eta_seconds, Job.attempt,
 )  # fmt: skip
+# The number of the transaction, by which ``store.project_events`` reads; but never one below that of the job's event
+# before. A transaction may have begun before the one that wrote that, and have waited for the job until it ended.
+_IN_ORDER = insert(Base.metadata.tables["events"]).values(
+    xid=func.greatest(
+        cast(cast(func.pg_current_xact_id(), Text), BigInteger),
+        select(Event.xid)
+        .where(Event.job_id == bindparam("of_job"))
+        .order_by(Event.id.desc())
+        .limit(1)
+        .correlate(None)
+        .scalar_subquery(),
+    )
+)
 NO_STAGE: dict[str, Any] = {"stage": None, "stage_fraction": 0.0, "stage_loss": None}
 
 
@@ -117,7 +144,10 @@ def log(session: Session, kind: EventKind, at: datetime, rows: Sequence[Any], me
         }
         for row in rows
     ]
-    session.execute(insert(Event), events)
+    if session.get_bind().dialect.name == "sqlite":
+        session.execute(insert(Event), events)
+        return
+    session.execute(_IN_ORDER, [event | {"of_job": event["job_id"]} for event in events])
 
 
 def state_of(rows: Sequence[Any]) -> JobState | None:
