@@ -14,6 +14,7 @@ from fastapi import Depends, FastAPI
 
 from api import (
     artifacts,
+    compare,
     datasets,
     errors,
     events,
@@ -30,6 +31,8 @@ from api import (
     projects,
     queue,
     shutdown,
+    storage,
+    submissions,
     webhooks,
     whoami,
     workers,
@@ -93,7 +96,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         *errors.DATABASE_UNREACHABLE,
     )
     for resource in (
+        submissions,
         jobs,
+        compare,
         events,
         artifacts,
         plans,
@@ -107,6 +112,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         whoami,
         queue,
         workers,
+        storage,
     ):
         app.include_router(resource.router, responses=may_answer, dependencies=[Depends(reader)])
     app.include_router(health.router)

@@ -13,7 +13,7 @@ from api.errors import RangeNotSatisfiableError, responses
 from api.resources import Database, Found
 from api.schemas import Artifact, ArtifactList
 from store import jobs
-from store.errors import ArtifactNotFoundError, BlobNotFoundError, JobNotFoundError
+from store.errors import ArtifactNotFoundError, ArtifactsDeletedError, BlobNotFoundError, JobNotFoundError
 from store.session import transaction
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]")  # the rest may stand between quotes in any header
@@ -24,7 +24,7 @@ router = APIRouter(prefix="/v1/jobs/{job_id}/artifacts", tags=["artifacts"])
 
 @router.get("", name="list_artifacts", summary="List a job's artifacts", responses=responses(JobNotFoundError))
 def list_(job_id: JobId, engine: Database, request: Request) -> ArtifactList:
-    """Empty until the job has succeeded."""
+    """Empty until the job has succeeded, and once the server no longer keeps them."""
     with transaction(engine, read_only=True) as session:
         views = jobs.artifacts(session, job_id)
     return ArtifactList(
@@ -47,7 +47,13 @@ def list_(job_id: JobId, engine: Database, request: Request) -> ArtifactList:
     summary="Download an artifact",
     response_class=StreamingResponse,
     response_description="The file",
-    responses=responses(JobNotFoundError, ArtifactNotFoundError, BlobNotFoundError, RangeNotSatisfiableError)
+    responses=responses(
+        JobNotFoundError,
+        ArtifactNotFoundError,
+        ArtifactsDeletedError,
+        BlobNotFoundError,
+        RangeNotSatisfiableError,
+    )
     | {
         200: {"content": _BINARY},
         206: {"content": _BINARY, "description": "The range asked for"},
@@ -67,6 +73,8 @@ def get(
     """Streamed. Its strong `ETag` is the file's SHA-256; a broken download resumes with `Range` and `If-Range`."""
     with transaction(found.engine, read_only=True) as session:
         artifact = next((each for each in jobs.artifacts(session, job_id) if each.name == name), None)
+        if artifact is None and jobs.get(session, job_id).artifacts_deleted_at is not None:
+            raise ArtifactsDeletedError(job_id)
     if artifact is None:
         raise ArtifactNotFoundError(job_id, name)
     etag = f'"{artifact.sha256}"'

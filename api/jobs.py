@@ -1,4 +1,4 @@
-"""Jobs: submit, look, cancel. A job is committed, then rung for: it is accepted even if nobody hears the bell."""
+"""Jobs that are there: look, change, cancel, delete. ``api.submissions`` makes them."""
 
 from http import HTTPStatus
 from typing import Annotated
@@ -6,24 +6,22 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 
 from api.dependencies import JobCursor, JobId, Limit, encode_cursor
-from api.errors import BODY_STATUSES, InvalidRequestError, ResultNotReadyError, checked, responses
+from api.errors import BODY_STATUSES, InvalidRequestError, PreconditionRequiredError, ResultNotReadyError, responses
+from api.idempotency import Once
 from api.identity import Reader, Submitter
-from api.resources import Database, Found
-from api.schemas import Job, JobLinks, JobPage, JobRequest, Text
-from core import catalog, datasets, memory
-from core.dry_run import check
+from api.preconditions import IfMatch, require
+from api.resources import Database
+from api.schemas import Job, JobLinks, JobPage, Text
+from api.schemas_requests import JobUpdate
 from core.report import AnyReport, Report, SweepReport
-from store import jobs, owners
-from store.errors import DailyLimitError, JobFinishedError, JobNotFoundError, ProjectNotFoundError
-from store.queue import ring
+from store import changes, jobs
+from store.errors import JobFinishedError, JobNotFinishedError, JobNotFoundError, PreconditionFailedError
 from store.session import transaction
 from store.tables import JobState, Queue
 from store.values import JobView
 from vitpress.plan import Plan
 
 Ratio = Annotated[float | None, Query(description="One of a sweep's `target_ratios`: that model's")]
-
-POLL_AFTER_SECONDS = "2"  # the shortest jobs take tens of seconds
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
@@ -45,15 +43,52 @@ def list_(
             session, asking.owner_id, states=state, model=model, dataset=dataset, cursor=cursor, limit=limit
         )
     return JobPage(
-        items=[_shown(view, request) for view in page.items],
+        items=[shown(view, request) for view in page.items],
         next_cursor=None if page.next_cursor is None else encode_cursor(page.next_cursor),
     )
 
 
 @router.get("/{job_id}", name="get_job", summary="Show a job", responses=responses(JobNotFoundError))
-def get(job_id: JobId, engine: Database, request: Request) -> Job:
+def get(job_id: JobId, engine: Database, request: Request, response: Response) -> Job:
+    """Its `ETag` is what a change wants as `If-Match`. It is that of what can be changed: work goes on under one."""
     with transaction(engine, read_only=True) as session:
-        return _shown(jobs.get(session, job_id), request)
+        return answer(jobs.get(session, job_id), request, response)
+
+
+@router.patch(
+    "/{job_id}",
+    name="update_job",
+    summary="Change a job",
+    responses=responses(JobNotFoundError, PreconditionFailedError, PreconditionRequiredError, statuses=BODY_STATUSES),
+)
+def update(
+    job_id: JobId,
+    body: JobUpdate,
+    if_match: IfMatch,
+    _: Submitter,
+    engine: Database,
+    request: Request,
+    response: Response,
+) -> Job:
+    """What it is called, and its place among your own jobs. What it does is settled: clone it to have another."""
+    with transaction(engine) as session:
+        require(if_match, _etag(changes.revision(session, job_id)))
+        given = {name: getattr(body, name) for name in body.model_fields_set}
+        view = changes.edit(session, job_id, given) if given else jobs.get(session, job_id)
+    return answer(view, request, response)
+
+
+@router.delete(
+    "/{job_id}",
+    name="delete_job",
+    summary="Delete a job",
+    status_code=HTTPStatus.NO_CONTENT,
+    responses=responses(JobNotFoundError, JobNotFinishedError),
+)
+def delete(job_id: JobId, _: Submitter, engine: Database) -> None:
+    """One that has ended, with its log, report and artifacts."""
+    with transaction(engine) as session:
+        changes.delete_(session, job_id)
 
 
 @router.post(
@@ -63,10 +98,10 @@ def get(job_id: JobId, engine: Database, request: Request) -> Job:
     status_code=HTTPStatus.ACCEPTED,
     responses=responses(JobNotFoundError, JobFinishedError),
 )
-def cancel(job_id: JobId, _: Submitter, engine: Database, request: Request) -> Job:
+def cancel(job_id: JobId, _: Submitter, once: Once, request: Request, response: Response) -> Job:
     """A queued job is cancelled at once, a running one within seconds. Asking again changes nothing."""
-    with transaction(engine) as session:
-        return _shown(jobs.request_cancel(session, job_id), request)
+    with once.transaction() as session:
+        return once.answered(answer(jobs.request_cancel(session, job_id), request, response))
 
 
 @router.get(
@@ -123,7 +158,17 @@ def _index(report: AnyReport, ratio: float | None) -> int:
     raise InvalidRequestError([fault | {"known": [str(each) for each in known if each is not None]}])
 
 
-def _shown(view: JobView, request: Request) -> Job:
+def answer(view: JobView, request: Request, response: Response) -> Job:
+    """The job, with its ``ETag``."""
+    response.headers["ETag"] = _etag(view.revision)
+    return shown(view, request)
+
+
+def _etag(revision: int) -> str:
+    return f'"{revision}"'
+
+
+def shown(view: JobView, request: Request) -> Job:
     def path(route: str) -> str:
         return request.url_for(route, job_id=view.id).path
 
@@ -135,6 +180,6 @@ def _shown(view: JobView, request: Request) -> Job:
         artifacts=path("list_artifacts"),
         cancel=path("cancel_job"),
     )
-    shown = {name: getattr(view, name) for name in Job.model_fields if name not in {"device", "links"}}
+    members = {name: getattr(view, name) for name in Job.model_fields if name not in {"device", "links"}}
     device = "gpu" if view.queue is Queue.GPU else "any"
-    return Job.model_validate(shown | {"device": device, "links": links})
+    return Job.model_validate(members | {"device": device, "links": links})

@@ -8,11 +8,19 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
 from api.dependencies import JobCursor, Limit, canonical_id, encode_cursor
 from api.errors import BODY_STATUSES, checked, responses
+from api.idempotency import Once
 from api.identity import Reader, Submitter
 from api.resources import Database
 from api.schemas_identity import Key, KeyPage, KeyRequest, NewKey, Role, RotateRequest, Slug
 from store import keys, owners
-from store.errors import KeyEndedError, KeyNotFoundError, LastAdminKeyError, OwnerNotFoundError, ScopeError
+from store.errors import (
+    KeyEndedError,
+    KeyNotFoundError,
+    LastAdminKeyError,
+    OwnerNotFoundError,
+    ScopeError,
+    SecretNotRepeatedError,
+)
 from store.session import transaction
 from store.values import Identity, KeyView, Scope
 
@@ -37,11 +45,11 @@ KeyId = Annotated[str, Depends(_key_id)]
     summary="Make a key",
     status_code=HTTPStatus.CREATED,
     response_description="Made; `Location` is the key, without its secret",
-    responses=responses(ScopeError, statuses=BODY_STATUSES),
+    responses=responses(ScopeError, SecretNotRepeatedError, statuses=BODY_STATUSES),
 )
-def create(body: KeyRequest, asking: Submitter, engine: Database, request: Request, response: Response) -> NewKey:
+def create(body: KeyRequest, asking: Submitter, once: Once, request: Request, response: Response) -> NewKey:
     """Up to the scopes, and to the expiry, of the key that asks. Only this answer has the secret."""
-    with transaction(engine) as session:
+    with once.transaction() as session:
         owner_id = asking.owner_id
         if body.owner is not None and body.owner != asking.owner:
             name = body.owner
@@ -51,7 +59,7 @@ def create(body: KeyRequest, asking: Submitter, engine: Database, request: Reque
             session, owner_id, name=body.name, scopes=body.wanted, expires_at=body.expires_at, asking=asking
         )
         view = keys.get(session, key_id, asking)
-    return _new(view, key, request, response)
+        return once.answered(_new(view, key, request, response), secret=True)
 
 
 @router.get("", name="list_keys", summary="List keys", responses=responses(OwnerNotFoundError, ScopeError))
@@ -104,16 +112,16 @@ def revoke(
     summary="Replace a key",
     status_code=HTTPStatus.CREATED,
     response_description="Made; `Location` is the new key, without its secret",
-    responses=responses(KeyNotFoundError, KeyEndedError, ScopeError, statuses=BODY_STATUSES),
+    responses=responses(KeyNotFoundError, KeyEndedError, ScopeError, SecretNotRepeatedError, statuses=BODY_STATUSES),
 )
 def rotate(
-    key_id: KeyId, body: RotateRequest, asking: Submitter, engine: Database, request: Request, response: Response
+    key_id: KeyId, body: RotateRequest, asking: Submitter, once: Once, request: Request, response: Response
 ) -> NewKey:
     """A new key with the same name, scopes and expiry. The old one ends at once, or after the overlap."""
-    with transaction(engine) as session:
+    with once.transaction() as session:
         new_id, key = keys.rotate(session, key_id, asking, timedelta(seconds=body.overlap_seconds))
         view = keys.get(session, new_id, asking)
-    return _new(view, key, request, response)
+        return once.answered(_new(view, key, request, response), secret=True)
 
 
 def shown(view: KeyView) -> Key:

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Depends, Path, Request, Response
 
 from api.dependencies import Limit, NameCursor, encode_cursor
 from api.errors import BODY_STATUSES, PreconditionRequiredError, responses
+from api.idempotency import Once
 from api.identity import Admin
 from api.preconditions import IfMatch, require
 from api.resources import Database
@@ -39,13 +40,13 @@ Name = Annotated[str, Depends(_name)]
     response_description="Added; `Location` is the owner",
     responses=responses(OwnerExistsError, statuses=BODY_STATUSES),
 )
-def create(body: OwnerRequest, _: Admin, engine: Database, request: Request, response: Response) -> Owner:
+def create(body: OwnerRequest, _: Admin, once: Once, request: Request, response: Response) -> Owner:
     """A person or a team, with a project `default` and no keys yet."""
-    with transaction(engine) as session:
+    with once.transaction() as session:
         owners.create(session, body.name, Limits(**body.limits.model_dump()))
         view = owners.get(session, body.name)
-    response.headers["Location"] = request.url_for("get_owner", name=view.name).path
-    return _shown(view, response)
+        response.headers["Location"] = request.url_for("get_owner", name=view.name).path
+        return once.answered(_shown(view, response))
 
 
 @router.get("", name="list_owners", summary="List owners")

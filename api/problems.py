@@ -30,8 +30,10 @@ def install(app: FastAPI) -> None:
 def pointer(location: Sequence[str | int]) -> str:
     """The JSON Pointer (RFC 6901) of a pydantic location inside a request body."""
     path = list(location)
-    if path[:1] == ["recipe"]:
-        del path[1:2]  # pydantic locates what is inside a tagged union under the tag, which the body does not have
+    before = 2 if path[:1] == ["jobs"] else 0  # a batch has jobs, and each a recipe
+    if path[before : before + 1] == ["recipe"]:
+        # pydantic locates what is inside a tagged union under the tag, which the body does not have
+        del path[before + 1 : before + 2]
     return "".join(f"/{str(step).replace('~', '~0').replace('/', '~1')}" for step in path)
 
 

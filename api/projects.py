@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Path, Request, Response
 
 from api.dependencies import Limit, NameCursor, encode_cursor
 from api.errors import BODY_STATUSES, responses
+from api.idempotency import Once
 from api.identity import Reader, Submitter
 from api.resources import Database
 from api.schemas_identity import NAME, Project, ProjectPage, ProjectRequest
@@ -35,12 +36,12 @@ Name = Annotated[str, Depends(_name)]
     response_description="Added; `Location` is the project",
     responses=responses(ProjectExistsError, statuses=BODY_STATUSES),
 )
-def create(body: ProjectRequest, asking: Submitter, engine: Database, request: Request, response: Response) -> Project:
+def create(body: ProjectRequest, asking: Submitter, once: Once, request: Request, response: Response) -> Project:
     """Jobs name it as their `project`; those that name none are in `default`."""
-    with transaction(engine) as session:
+    with once.transaction() as session:
         view = owners.create_project(session, asking.owner_id, body.name)
-    response.headers["Location"] = request.url_for("get_project", name=view.name).path
-    return Project.model_validate(view)
+        response.headers["Location"] = request.url_for("get_project", name=view.name).path
+        return once.answered(Project.model_validate(view))
 
 
 @router.get("", name="list_projects", summary="List projects")

@@ -35,7 +35,7 @@ RecipeRequest = Annotated[
 ]
 
 _PLAN_EXAMPLE: dict[str, Any] = {"model": "sample:vit_fmnist", "recipe": {"method": "fisher", "target_ratio": 0.5}}
-_JOB_EXAMPLE = _PLAN_EXAMPLE | {
+JOB_EXAMPLE = _PLAN_EXAMPLE | {
     "dataset": "sample:fashion-mnist",
     "name": "half the size",
     "labels": {"team": "vision"},
@@ -50,7 +50,7 @@ class PlanRequest(BaseModel):
 
 
 class JobRequest(PlanRequest):
-    model_config = ConfigDict(json_schema_extra={"examples": [_JOB_EXAMPLE]})
+    model_config = ConfigDict(json_schema_extra={"examples": [JOB_EXAMPLE]})
 
     dataset: Annotated[Text, Field(description="Calibrates the compression, and tells what it cost")]
     project: Annotated[Text, Field(description="One of yours")] = "default"

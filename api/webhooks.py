@@ -7,6 +7,7 @@ from fastapi import APIRouter, Depends, Path, Request, Response
 
 from api.dependencies import JobCursor, Limit, canonical_id, encode_cursor
 from api.errors import BODY_STATUSES, checked, responses
+from api.idempotency import Once
 from api.identity import Reader, Submitter
 from api.keys import NO_STORE
 from api.resources import Database, Found
@@ -23,6 +24,7 @@ from store import owners, targets, webhooks
 from store.errors import (
     DeliveryNotFoundError,
     ProjectNotFoundError,
+    SecretNotRepeatedError,
     TooManyWebhooksError,
     WebhookDisabledError,
     WebhookNotFoundError,
@@ -57,13 +59,15 @@ DeliveryId = Annotated[str, Depends(_delivery_id)]
     summary="Add a webhook",
     status_code=HTTPStatus.CREATED,
     response_description="Added; `Location` is the webhook, without its secret",
-    responses=responses(ProjectNotFoundError, TooManyWebhooksError, statuses=BODY_STATUSES),
+    responses=responses(ProjectNotFoundError, TooManyWebhooksError, SecretNotRepeatedError, statuses=BODY_STATUSES),
 )
-def create(body: WebhookRequest, asking: Submitter, found: Found, request: Request, response: Response) -> NewWebhook:
+def create(
+    body: WebhookRequest, asking: Submitter, once: Once, found: Found, request: Request, response: Response
+) -> NewWebhook:
     """Messages are signed as Standard Webhooks says. Only this answer has the secret."""
     url = str(body.url)
     checked(lambda: targets.check(url, found.settings.webhook_private))
-    with transaction(found.engine) as session:
+    with once.transaction() as session:
         project_id = None
         if (name := body.project) is not None:
             [place] = checked(lambda: owners.place(session, asking.owner_id, name))
@@ -72,8 +76,8 @@ def create(body: WebhookRequest, asking: Submitter, found: Found, request: Reque
             session, asking.owner_id, url=url, events=body.events, project_id=project_id
         )
         view = webhooks.get(session, asking.owner_id, webhook_id)
-    response.headers["Location"] = request.url_for("get_webhook", webhook_id=webhook_id).path
-    return _new(view, secret, response)
+        response.headers["Location"] = request.url_for("get_webhook", webhook_id=webhook_id).path
+        return once.answered(_new(view, secret, response), secret=True)
 
 
 @router.get("", name="list_webhooks", summary="List webhooks")
@@ -122,14 +126,14 @@ def delete(webhook_id: WebhookId, asking: Submitter, engine: Database) -> Webhoo
     "/{webhook_id}/rotate",
     name="rotate_webhook",
     summary="Replace a webhook's secret",
-    responses=responses(WebhookNotFoundError),
+    responses=responses(WebhookNotFoundError, SecretNotRepeatedError),
 )
-def rotate(webhook_id: WebhookId, asking: Submitter, engine: Database, response: Response) -> NewWebhook:
+def rotate(webhook_id: WebhookId, asking: Submitter, once: Once, response: Response) -> NewWebhook:
     """The new one signs every message from now on, retries among them."""
-    with transaction(engine) as session:
+    with once.transaction() as session:
         secret = webhooks.rotate(session, asking.owner_id, webhook_id)
         view = webhooks.get(session, asking.owner_id, webhook_id)
-    return _new(view, secret, response)
+        return once.answered(_new(view, secret, response), secret=True)
 
 
 @router.post(
@@ -140,10 +144,10 @@ def rotate(webhook_id: WebhookId, asking: Submitter, engine: Database, response:
     response_description="To be sent within seconds",
     responses=responses(WebhookNotFoundError, WebhookDisabledError),
 )
-def test(webhook_id: WebhookId, asking: Submitter, engine: Database) -> Delivery:
+def test(webhook_id: WebhookId, asking: Submitter, once: Once) -> Delivery:
     """Its `type` is `webhook.test`."""
-    with transaction(engine) as session:
-        return Delivery.model_validate(webhooks.test(session, asking.owner_id, webhook_id))
+    with once.transaction() as session:
+        return once.answered(Delivery.model_validate(webhooks.test(session, asking.owner_id, webhook_id)))
 
 
 @router.get(
@@ -172,10 +176,11 @@ def list_deliveries(
     response_description="To be sent within seconds",
     responses=responses(WebhookNotFoundError, DeliveryNotFoundError, WebhookDisabledError),
 )
-def redeliver(webhook_id: WebhookId, delivery_id: DeliveryId, asking: Submitter, engine: Database) -> Delivery:
+def redeliver(webhook_id: WebhookId, delivery_id: DeliveryId, asking: Submitter, once: Once) -> Delivery:
     """The same message, under the same `webhook-id`, so that a receiver that had it knows it."""
-    with transaction(engine) as session:
-        return Delivery.model_validate(webhooks.redeliver(session, asking.owner_id, webhook_id, delivery_id))
+    with once.transaction() as session:
+        sent = webhooks.redeliver(session, asking.owner_id, webhook_id, delivery_id)
+        return once.answered(Delivery.model_validate(sent))
 
 
 def _new(view: WebhookView, secret: str, response: Response) -> NewWebhook:

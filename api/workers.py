@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path
 
 from api.errors import responses
+from api.idempotency import Once
 from api.identity import Admin, Reader
 from api.resources import Database
 from api.schemas_queue import Worker, WorkerList
@@ -26,19 +27,19 @@ def list_(asking: Reader, engine: Database) -> WorkerList:
 
 
 @router.post("/{name}/drain", name="drain_worker", summary="Drain a worker", responses=responses(WorkerNotFoundError))
-def drain(name: Name, asking: Admin, engine: Database) -> Worker:
+def drain(name: Name, asking: Admin, once: Once) -> Worker:
     """It finishes the job that it has, and takes no more: then it can be stopped without loss, or resumed."""
-    with transaction(engine) as session:
-        return _shown(workers.set_draining(session, name, True), asking)
+    with once.transaction() as session:
+        return once.answered(_shown(workers.set_draining(session, name, True), asking))
 
 
 @router.post(
     "/{name}/resume", name="resume_worker", summary="Let a worker take jobs", responses=responses(WorkerNotFoundError)
 )
-def resume(name: Name, asking: Admin, engine: Database) -> Worker:
+def resume(name: Name, asking: Admin, once: Once) -> Worker:
     """It looks for work within seconds."""
-    with transaction(engine) as session:
-        return _shown(workers.set_draining(session, name, False), asking)
+    with once.transaction() as session:
+        return once.answered(_shown(workers.set_draining(session, name, False), asking))
 
 
 def _shown(worker: WorkerView, asking: Identity) -> Worker:

@@ -224,15 +224,28 @@ def sweep_report(recipe: Recipe, reports: Sequence[Report]) -> SweepReport:
                 top1=report.after.accuracy.top1,
                 relative_increase_in_error=report.change.relative_increase_in_error,
                 kl_nats=report.change.kl_nats,
-                dominated=any(_dominates(other, report) for other in reports),
+                dominated=beaten,
                 folder=folder(report.constraint.requested),
             )
-            for report in reports
+            for report, beaten in zip(reports, dominated([costs(report) for report in reports]), strict=True)
         ),
         reports=tuple(reports),
     )
 
 
-def _dominates(one: Report, other: Report) -> bool:
-    ours, theirs = ((each.after.parameters, each.after.macs, -each.after.accuracy.top1.value) for each in (one, other))
-    return ours != theirs and all(mine <= its for mine, its in zip(ours, theirs, strict=True))
+def costs(report: Report) -> tuple[float, ...]:
+    """What a model is judged by, the less the better: parameters, MACs, and how much it errs."""
+    return report.after.parameters, report.after.macs, error(report)
+
+
+def error(report: Report) -> float:
+    return 1 - report.after.accuracy.top1.value
+
+
+def dominated(points: Sequence[Sequence[float]]) -> list[bool]:
+    """Of each, whether another is no worse in any coordinate and better in one; less is better."""
+    return [any(_dominates(other, point) for other in points) for point in points]
+
+
+def _dominates(one: Sequence[float], other: Sequence[float]) -> bool:
+    return tuple(one) != tuple(other) and all(mine <= its for mine, its in zip(one, other, strict=True))

@@ -186,7 +186,7 @@ class SecretNotRepeatedError(VitpressError):
     code = "secret_not_repeated"
 
     def __init__(self, location: str | None) -> None:
-        super().__init__(f"this was done, and its secret answered once: replace {location} if that was lost")
+        super().__init__("this was done, and only the first answer has its secret: rotate it if that was lost")
         self.location = location
 
 

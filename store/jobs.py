@@ -30,6 +30,7 @@ def create(
     recipe: AnyRecipe,
     name: str | None = None,
     labels: Mapping[str, str] | None = None,
+    notes: str | None = None,
     timeout_seconds: int | None = None,
     max_attempts: int = 3,
     queue: Queue = Queue.CPU,
@@ -37,8 +38,10 @@ def create(
     device_tag: str | None = None,
     memory_bytes: int | None = None,
     created_by: str | None = None,
+    cloned_from: str | None = None,
 ) -> JobView:
     """A new queued job. The caller commits, then rings (``store.queue``); should it die between, the sweeper rings.
+    ``cloned_from``: the id of a job, for the log.
 
     Raises ``DailyLimitError``.
     """
@@ -55,6 +58,7 @@ def create(
         recipe=recipe.model_dump(mode="json"),
         name=name,
         labels=dict(labels or {}),
+        notes=notes,
         timeout_seconds=timeout_seconds,
         max_attempts=max_attempts,
         queue=queue,
@@ -69,7 +73,7 @@ def create(
     )
     session.add(job)
     session.flush()
-    log(session, EventKind.STATE, created_at, [job])
+    log(session, EventKind.STATE, created_at, [job], None if cloned_from is None else f"cloned from {cloned_from}")
     return get(session, job.id)
 
 
@@ -256,10 +260,13 @@ def _view(job: Job, project: str, position: int | None, eta_seconds: float | Non
         recipe=recipe_adapter.validate_python(job.recipe),
         name=job.name,
         labels=job.labels,
+        notes=job.notes,
+        revision=job.revision,
         timeout_seconds=job.timeout_seconds,
         created_at=job.created_at,
         started_at=job.started_at,
         finished_at=job.finished_at,
+        artifacts_deleted_at=job.artifacts_deleted_at,
         error=None if job.error_code is None else JobError(job.error_code, job.error_message or ""),
         constraint=None if job.achieved is None else Constraint.model_validate(job.achieved),
     )

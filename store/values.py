@@ -112,10 +112,13 @@ class JobView:
     recipe: AnyRecipe
     name: str | None
     labels: Mapping[str, str]
+    notes: str | None
+    revision: int  # of name, labels, notes, priority
     timeout_seconds: int | None  # None: the worker's default
     created_at: datetime
     started_at: datetime | None  # of the current attempt, or the last one
     finished_at: datetime | None
+    artifacts_deleted_at: datetime | None  # by the retention policy
     error: JobError | None
     constraint: Constraint | None  # None for a sweep, too: each of its models has its own
 

@@ -1,0 +1,202 @@
+"""Jobs to be done: submit one or a batch, clone, retry.
+
+A job is committed, then rung for: it is accepted even if nobody hears the bell.
+"""
+
+from http import HTTPStatus
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
+from sqlalchemy.orm import Session
+
+from api.dependencies import JobId
+from api.errors import BODY_STATUSES, InvalidRequestError, checked, responses
+from api.idempotency import Once
+from api.identity import Submitter
+from api.jobs import answer, shown
+from api.resources import Found, Resources
+from api.schemas import Job, JobRequest
+from api.schemas_requests import Batch, BatchRequest, CloneRequest
+from core import catalog, datasets, memory
+from core.dry_run import check as check_recipe
+from store import changes, jobs, owners, storage
+from store.errors import (
+    DailyLimitError,
+    JobNotFoundError,
+    JobNotRetriableError,
+    ProjectNotFoundError,
+    StorageQuotaError,
+)
+from store.queue import ring
+from store.session import transaction
+from store.tables import Queue
+from store.values import Identity, JobView
+
+POLL_AFTER_SECONDS = "2"  # the shortest jobs take tens of seconds
+REFUSALS = (ProjectNotFoundError, DailyLimitError, StorageQuotaError)
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+
+
+@router.post(
+    "",
+    name="create_job",
+    summary="Submit a job",
+    status_code=HTTPStatus.ACCEPTED,
+    response_description="Queued; `Location` is the job",
+    responses=responses(*REFUSALS, statuses=BODY_STATUSES),
+)
+def create(body: JobRequest, asking: Submitter, once: Once, found: Found, request: Request, response: Response) -> Job:
+    """Checks at once that the model and the dataset exist and that the goal is not out of reach; queues the job."""
+    check(body, found)
+    with once.transaction() as session:
+        storage.check_quota(session, asking.owner_id)
+        view = submit(session, body, asking, found)
+        job = once.answered(_accepted(view, request, response))
+    ring(found.settings, view.id, view.queue)
+    return job
+
+
+@router.post(
+    "/batch",
+    name="create_jobs",
+    summary="Submit several jobs",
+    status_code=HTTPStatus.ACCEPTED,
+    response_description="All are queued",
+    responses=responses(*REFUSALS, statuses=BODY_STATUSES),
+)
+def create_batch(
+    body: BatchRequest, asking: Submitter, once: Once, found: Found, request: Request, response: Response
+) -> Batch:
+    """All or none: if anything is wrong with one, no job is queued, and the errors of each point at it."""
+    faults = [
+        {**fault, "pointer": f"/jobs/{index}{fault['pointer']}"}
+        for index, each in enumerate(body.jobs)
+        for fault in _faults(each, asking, found)
+    ]
+    if faults:
+        raise InvalidRequestError(faults)
+    with once.transaction() as session:
+        storage.check_quota(session, asking.owner_id)
+        views = [submit(session, each, asking, found) for each in body.jobs]
+        response.headers["Retry-After"] = POLL_AFTER_SECONDS
+        batch = once.answered(Batch(items=[shown(view, request) for view in views]))
+    for view in {view.queue: view for view in views}.values():  # a worker, once woken, takes jobs until none waits
+        ring(found.settings, view.id, view.queue)
+    return batch
+
+
+@router.post(
+    "/{job_id}/clone",
+    name="clone_job",
+    summary="Submit a job like another",
+    status_code=HTTPStatus.ACCEPTED,
+    response_description="Queued; `Location` is the new job",
+    responses=responses(JobNotFoundError, *REFUSALS, statuses=BODY_STATUSES),
+)
+def clone(
+    job_id: JobId,
+    asking: Submitter,
+    once: Once,
+    found: Found,
+    request: Request,
+    response: Response,
+    body: Annotated[CloneRequest | None, Body()] = None,
+) -> Job:
+    """With what the body changes; a `recipe` replaces the whole one. The new job's first event names the old one."""
+    with transaction(found.engine, read_only=True) as session:
+        original = _request(jobs.get(session, job_id))
+    given = {} if body is None else {name: getattr(body, name) for name in body.model_fields_set}
+    try:
+        wanted = JobRequest.model_validate(original | given)
+    except ValidationError as error:  # what was accepted before may no longer be
+        faults = [{**fault, "loc": ("body", *fault["loc"])} for fault in error.errors()]
+        raise RequestValidationError(faults, body=given) from error
+    check(wanted, found)
+    with once.transaction() as session:
+        storage.check_quota(session, asking.owner_id)
+        view = submit(session, wanted, asking, found, cloned_from=job_id)
+        job = once.answered(_accepted(view, request, response))
+    ring(found.settings, view.id, view.queue)
+    return job
+
+
+@router.post(
+    "/{job_id}/retry",
+    name="retry_job",
+    summary="Try a job again",
+    status_code=HTTPStatus.ACCEPTED,
+    response_description="Queued again",
+    responses=responses(JobNotFoundError, JobNotRetriableError, StorageQuotaError),
+)
+def retry(job_id: JobId, asking: Submitter, once: Once, found: Found, request: Request, response: Response) -> Job:
+    """One that failed or was cancelled. It is the same job, and keeps its log; its attempts count on."""
+    with once.transaction() as session:
+        storage.check_quota(session, asking.owner_id)
+        view = changes.retry(session, job_id, found.settings.max_attempts)
+        job = once.answered(_accepted(view, request, response))
+    ring(found.settings, view.id, view.queue)
+    return job
+
+
+def check(body: JobRequest, found: Resources) -> None:
+    """Raises ``InvalidRequestError`` for what no worker could make good."""
+    settings = found.settings
+    checked(
+        lambda: check_recipe(catalog.get(body.model).shape, body.recipe),
+        lambda: datasets.describe(body.dataset, settings.samples_dir, settings.datasets_dir),
+    )
+
+
+def submit(
+    session: Session, body: JobRequest, asking: Identity, found: Resources, cloned_from: str | None = None
+) -> JobView:
+    """Raises ``ProjectNotFoundError``, ``DailyLimitError``."""
+    return jobs.create(
+        session,
+        place=owners.place(session, asking.owner_id, body.project),
+        created_by=asking.key_id,
+        model=body.model,
+        dataset=body.dataset,
+        recipe=body.recipe,
+        name=body.name,
+        labels=body.labels,
+        notes=body.notes,
+        timeout_seconds=body.timeout_seconds,
+        max_attempts=found.settings.max_attempts,
+        queue=Queue.GPU if body.device == "gpu" else Queue.CPU,
+        priority=body.priority,
+        device_tag=body.device_tag,
+        memory_bytes=memory.peak_bytes(catalog.get(body.model).shape, body.recipe),
+        cloned_from=cloned_from,
+    )
+
+
+def _faults(body: JobRequest, asking: Identity, found: Resources) -> list[dict[str, Any]]:
+    """Of one job of a batch: all that ``check`` and its project have to say."""
+    faults: list[dict[str, Any]] = []
+    with transaction(found.engine, read_only=True) as session:
+        for step in (
+            lambda: check(body, found),
+            lambda: checked(lambda: owners.place(session, asking.owner_id, body.project)),
+        ):
+            try:
+                step()
+            except InvalidRequestError as error:
+                faults += error.errors
+    return faults
+
+
+def _request(job: JobView) -> dict[str, Any]:
+    """What would be submitted to have the same job again."""
+    same = {name: getattr(job, name) for name in JobRequest.model_fields if name != "device"}
+    return same | {"labels": dict(job.labels), "device": "gpu" if job.queue is Queue.GPU else "any"}
+
+
+def _accepted(view: JobView, request: Request, response: Response) -> Job:
+    job = answer(view, request, response)
+    response.headers["Location"] = job.links.self
+    response.headers["Retry-After"] = POLL_AFTER_SECONDS
+    return job
