@@ -15,17 +15,18 @@ import structlog
 from obstore.exceptions import BaseError as BlobStoreError
 from sqlalchemy import Engine
 
-from core import datasets
+from core.datasets import DatasetInfo
 from core.errors import VitpressError
 from core.progress import OnProgress, Progress, Stage, StageClock
 from core.report import AnyReport
-from store import attempts, jobs
+from store import attempts, jobs, logs
 from store.blobs import Blobs
 from store.errors import LeaseLostError
 from store.session import engine, transaction
 from store.settings import Settings, get_settings
-from store.values import ArtifactView, Claim, JobError
-from worker import lifeline, logs
+from store.tables import JobKind
+from store.values import ArtifactView, Claim, JobError, JobView
+from worker import checking, dataset_source, lifeline, spans
 from worker.checkpoints import BlobCheckpoints
 from worker.outages import DATABASE_UNREACHABLE, first_line
 
@@ -39,9 +40,9 @@ def main() -> None:
     claim = Claim.model_validate_json(sys.stdin.readline())
     lifeline.hold()
     logs.configure()
-    structlog.contextvars.bind_contextvars(job_id=claim.job_id, attempt=claim.attempt)
+    structlog.contextvars.bind_contextvars(**claim.for_logs())
     settings = get_settings()
-    with outcome_of(claim, engine(settings)):
+    with outcome_of(claim, engine(settings)), spans.attempt(claim):
         run(claim, settings)
 
 
@@ -49,11 +50,18 @@ def run(claim: Claim, settings: Settings) -> None:
     database = engine(settings)
     progress = StageClock(Recorder(database, claim))
     blobs = Blobs.open(settings)
+    if claim.kind is JobKind.CHECK_DATASET:
+        checking.check_dataset(claim, settings, database, blobs, progress)
+        return
     with transaction(database, read_only=True) as session:
         job = jobs.get(session, claim.job_id)
-
     progress(Progress(Stage.LOAD, 0.0))
-    dataset = datasets.describe(job.dataset, settings.samples_dir, settings.datasets_dir)
+    with dataset_source.opened(job.dataset, job.owner_id, database, blobs, settings) as dataset:
+        compress(claim, job, dataset, settings, progress)
+
+
+def compress(claim: Claim, job: JobView, dataset: DatasetInfo, settings: Settings, progress: StageClock) -> None:
+    database, blobs = engine(settings), Blobs.open(settings)
     # Seconds of importing: only now, when the job has said that it loads, and nothing cheap can fail it any more.
     from core import artifact, data, models, pipeline
 
@@ -118,7 +126,9 @@ class Recorder:
 
     def __call__(self, progress: Progress) -> None:
         at = time.monotonic()
-        if progress.stage is self._stage and at - self._written < PROGRESS_SECONDS:
+        if progress.stage is not self._stage:
+            spans.enter(progress.stage)
+        elif at - self._written < PROGRESS_SECONDS:
             return
         try:
             with transaction(self._database) as session:

@@ -17,7 +17,7 @@ from store.blobs import Blobs
 from store.errors import LeaseLostError
 from store.session import engine as open_engine
 from store.settings import Settings
-from store.tables import EventKind, JobState, uuid7
+from store.tables import EventKind, JobKind, JobState, uuid7
 from store.values import Claim, JobError
 from worker import runner
 
@@ -42,7 +42,16 @@ class TestReportingProgress:
 
     def test_a_database_that_is_away_costs_no_more_than_the_report(self) -> None:
         url = f"postgresql://nobody@127.0.0.1:{services.free_port()}/nowhere"
-        claim = Claim(job_id=uuid7(), attempt=1, token="t", timeout_seconds=None)  # noqa: S106 - of a lease
+        claim = Claim(
+            job_id=uuid7(),
+            attempt=1,
+            token="t",  # noqa: S106 - of a lease
+            timeout_seconds=None,
+            kind=JobKind.COMPRESS,
+            subject_id=None,
+            request_id=None,
+            traceparent=None,
+        )
         runner.Recorder(open_engine(Settings(database_url=url)), claim)(Progress(Stage.LOAD, 0.0))
 
 
