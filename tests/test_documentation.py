@@ -8,7 +8,7 @@ import pytest
 import typer
 
 from store.settings import Settings
-from vitpress.cli import app
+from vitpress.cli.app import app
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])

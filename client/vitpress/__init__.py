@@ -10,7 +10,7 @@ from vitpress.plan import Plan
 
 if TYPE_CHECKING:
     from vitpress.client import Client as Client
-    from vitpress.client import JobHandle as JobHandle
+    from vitpress.handle import JobHandle as JobHandle
 
 __all__ = ["ArtifactError", "Client", "JobHandle", "Plan", "load"]
 
@@ -18,6 +18,6 @@ __all__ = ["ArtifactError", "Client", "JobHandle", "Plan", "load"]
 def __getattr__(name: str) -> Any:
     if name not in {"Client", "JobHandle"}:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from vitpress import client
+    from vitpress import client, handle
 
-    return getattr(client, name)
+    return getattr(client if name == "Client" else handle, name)

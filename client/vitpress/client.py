@@ -12,50 +12,52 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import Any, Self
 from urllib.parse import quote
 
-from httpx_sse import EventSource
-from pydantic import BaseModel, ValidationError
-
-from vitpress import download
-from vitpress.artifact import load
-from vitpress.errors import (
-    JobFailedError,
-    RatioError,
-    UnexpectedAnswerError,
-    VitpressClientError,
-    WaitTimeoutError,
-)
+from vitpress import credentials, download
+from vitpress.errors import RatioError, WaitTimeoutError
+from vitpress.handle import FOLDER, JobHandle, which
 from vitpress.plan import Plan
-from vitpress.report import Report, SweepReport
-from vitpress.transport import Attempts, Retries, Transport
-from vitpress.values import Artifact, DatasetInfo, Job, JobEvent, JobState, ModelInfo
-
-if TYPE_CHECKING:
-    from torch import nn
+from vitpress.reading import member, pages, read
+from vitpress.report import Comparison, Report, SweepReport
+from vitpress.streaming import follow
+from vitpress.team import Keys, Owners, Projects, Webhooks, Workers
+from vitpress.team_values import Storage
+from vitpress.transport import Retries, Transport
+from vitpress.values import Artifact, DatasetInfo, Job, JobEvent, JobState, ModelInfo, ProjectEvent
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 EXPORT_SUFFIXES = (".onnx", ".pt2")
-FOLDER = "ratio-"  # of one model of a sweep, with its ratio behind
-SILENCE = 45.0  # seconds: three of the server's keep-alive comments, which come every 15 s
 SOONEST_POLL, LATEST_POLL = 0.2, 5.0  # seconds
-
-_Value = TypeVar("_Value", bound=BaseModel)
 
 
 class Client:
     """A connection to one server; safe to share between threads, usable as a context manager.
 
-    ``base_url`` defaults to ``$VITPRESS_URL``, then to ``http://127.0.0.1:8000``. ``timeout``, in seconds, bounds each
-    wait for the server's next bytes. Every method raises ``ServerUnreachableError`` when there is no connection,
-    ``ApiError`` (``NotFoundError``, ``ConflictError``, ``InvalidRequestError``) when the server refuses, and
-    ``UnexpectedAnswerError`` when what answers is not vitpress. Reading requests are retried as ``retries`` says.
+    ``base_url`` defaults to ``$VITPRESS_URL``, then to ``http://127.0.0.1:8000``; ``api_key`` to ``$VITPRESS_API_KEY``,
+    then to what ``vitpress login`` has kept for that server. ``timeout``, in seconds, bounds each wait for the server's
+    next bytes. Around the jobs are ``keys``, ``owners``, ``projects``, ``workers`` and ``webhooks``.
+
+    Every method raises ``ServerUnreachableError`` when there is no connection, ``ApiError`` (``UnauthorizedError``,
+    ``NotFoundError``, ``ConflictError``, ``InvalidRequestError``) when the server refuses, and
+    ``UnexpectedAnswerError`` when what answers is not vitpress. Requests are retried as ``retries`` says: each that
+    makes something has a key of its own, by which the server makes it once.
     """
 
-    def __init__(self, base_url: str | None = None, *, timeout: float = 30.0, retries: Retries | None = None) -> None:
+    def __init__(
+        self,
+        base_url: str | None = None,
+        *,
+        api_key: str | None = None,
+        timeout: float = 30.0,
+        retries: Retries | None = None,
+    ) -> None:
         self.base_url = base_url or os.environ.get("VITPRESS_URL") or DEFAULT_URL
-        self._http = Transport(self.base_url, timeout, retries or Retries())
+        key = api_key or credentials.key(self.base_url)
+        self._http = Transport(self.base_url, timeout, retries or Retries(), key)
+        self.keys, self.owners, self.projects = Keys(self._http), Owners(self._http), Projects(self._http)
+        self.workers, self.webhooks = Workers(self._http), Webhooks(self._http)
 
     def __enter__(self) -> Self:
         return self
@@ -99,7 +101,7 @@ class Client:
             "timeout_seconds": timeout_seconds,
         }
         given = {key: value for key, value in body.items() if value is not None}
-        return JobHandle(self, _read(Job, self._http.post("/v1/jobs", given)))
+        return JobHandle(self, read(Job, self._http.post("/v1/jobs", given)))
 
     def sweep(self, model: str, *, dataset: str, target_ratios: Sequence[float], **options: Any) -> JobHandle:
         """Submit one job for several ratios, 2 to 16 of them; ``options`` as those of ``compress``.
@@ -114,22 +116,53 @@ class Client:
         Of a ``target_ratio`` or a ``target_macs``; raises ``InvalidRequestError`` for a goal that takes measuring.
         """
         body = {"model": model, "recipe": _recipe(method, target_ratio, options)}
-        return _read(Plan, _member(self._http.post("/v1/plans", body, repeatable=True), "plan"))
+        return read(Plan, member(self._http.post("/v1/plans", body), "plan"))
 
     def job(self, job_id: str) -> JobHandle:
         """Follow a job that is there already."""
         return JobHandle(self, self.get(job_id))
 
     def get(self, job_id: str) -> Job:
-        return _read(Job, self._http.get(_job(job_id)))
+        return read(Job, self._http.get(_job(job_id)))
 
     def jobs(self, *, state: JobState | str | None = None, model: str | None = None, page: int = 50) -> Iterator[Job]:
         """The jobs, newest first, fetched ``page`` at a time as the iteration goes on."""
-        return self._pages(Job, "/v1/jobs", {"state": state, "model": model, "limit": page})
+        return pages(self._http, Job, "/v1/jobs", {"state": state, "model": model}, page)
 
     def cancel(self, job_id: str) -> Job:
         """Ask for an end: at once if queued, within seconds if running. Raises ``ConflictError`` if finished."""
-        return _read(Job, self._http.post(f"{_job(job_id)}/cancel"))
+        return read(Job, self._http.post(f"{_job(job_id)}/cancel"))
+
+    def retry(self, job_id: str) -> JobHandle:
+        """Queue a failed or cancelled job again, as the same job. Raises ``ConflictError`` for any other."""
+        return JobHandle(self, read(Job, self._http.post(f"{_job(job_id)}/retry")))
+
+    def clone(self, job_id: str, **changes: Any) -> JobHandle:
+        """Submit another job like that one, but for ``changes``: members of the request, ``recipe`` as a whole."""
+        return JobHandle(self, read(Job, self._http.post(f"{_job(job_id)}/clone", changes)))
+
+    def update(self, job_id: str, **changes: Any) -> Job:
+        """Change its ``name``, ``labels``, ``notes`` or ``priority``.
+
+        Raises ``PreconditionFailedError`` where somebody else did so at the same moment.
+        """
+        return read(Job, self._http.change(_job(job_id), changes))
+
+    def delete(self, job_id: str) -> None:
+        """The job, its report and its artifacts. Raises ``ConflictError`` unless it is finished."""
+        self._http.delete(_job(job_id))
+
+    def submit_all(self, requests: Sequence[Mapping[str, Any]]) -> tuple[JobHandle, ...]:
+        """Submit up to 100 jobs, all or none: each ``{"model": …, "dataset": …, "recipe": {…}, …}``.
+
+        Raises ``InvalidRequestError``, with ``/jobs/3/model`` and the like for what is wrong.
+        """
+        answer = self._http.post("/v1/jobs/batch", {"jobs": [dict(each) for each in requests]})
+        return tuple(JobHandle(self, read(Job, item)) for item in member(answer, "items"))
+
+    def compare(self, job_ids: Sequence[str]) -> Comparison:
+        """The models of 2 to 16 finished jobs, in one table. Raises ``ConflictError`` unless all have succeeded."""
+        return read(Comparison, self._http.get("/v1/compare", {"jobs": ",".join(job_ids)}))
 
     def events(self, job_id: str, *, after: str | None = None) -> Iterator[JobEvent]:
         """A ``snapshot`` of the job, then what happens to it, until it is finished.
@@ -138,35 +171,35 @@ class Client:
 
         A broken or silent connection is opened again where it stopped: no event is lost or given twice.
         """
-        attempts = Attempts(self._http.retries.stream_attempts, self._http.retries)
         last = after
         while True:
-            headers = {"Accept": "text/event-stream", "Cache-Control": "no-store"}
-            if last is not None:
-                headers["Last-Event-ID"] = last
             heard = False
-            try:
-                with self._http.stream(f"{_job(job_id)}/events", headers, SILENCE) as response:
-                    if not response.headers.get("content-type", "").startswith("text/event-stream"):
-                        raise UnexpectedAnswerError(f"{response.url} answered with no event stream")
-                    for message in EventSource(response).iter_sse():
-                        if not message.data:
-                            continue
-                        heard, last = True, message.id or last
-                        attempts.progressed()
-                        event = _event(message.id, message.event, message.json())
-                        yield event
-                        if event.state.finished:
-                            return
-            except VitpressClientError as error:
-                attempts.pause_after(error)
-                continue
-            except ValueError as error:
-                raise UnexpectedAnswerError(f"{self.base_url} sent no event of vitpress's: {error}") from error
+            for event in follow(self._http, f"{_job(job_id)}/events", JobEvent, last):
+                heard, last = True, event.id or last
+                yield event
+                if event.state.finished:
+                    return
             if not heard:  # the server had nothing to add and closed in good order
                 if self.get(job_id).state.finished:
                     return
                 time.sleep(self._http.retries.first_pause)
+
+    def project_events(self, project: str = "default", *, after: str | None = None) -> Iterator[ProjectEvent]:
+        """What happens to all jobs of a project from now on, or since the event ``after``; it does not end.
+
+        As with ``events``, a broken connection costs nothing.
+        """
+        last = after
+        path = f"/v1/projects/{quote(project, safe='')}/events"
+        while True:
+            for event in follow(self._http, path, ProjectEvent, last, passing_over={"opened"}):
+                last = event.id or last
+                yield event
+            time.sleep(self._http.retries.first_pause)
+
+    def storage(self) -> Storage:
+        """What you have stored."""
+        return read(Storage, self._http.get("/v1/storage"))
 
     def wait(self, job_id: str, *, timeout: float | None = None) -> Job:
         """The job, once finished, whichever way. Raises ``WaitTimeoutError`` after ``timeout`` seconds."""
@@ -188,23 +221,23 @@ class Client:
         """
         answer = self._http.get(f"{_job(job_id)}/report", _ratio(ratio))
         if "table" in answer:
-            raise RatioError(_which([row["ratio"] for row in answer["table"]]))
-        return _read(Report, answer)
+            raise RatioError(which([row["ratio"] for row in answer["table"]]))
+        return read(Report, answer)
 
     def sweep_report(self, job_id: str) -> SweepReport:
         """The models of a sweep, compared. Raises ``ConflictError`` unless the job succeeded."""
-        return _read(SweepReport, self._http.get(f"{_job(job_id)}/report"))
+        return read(SweepReport, self._http.get(f"{_job(job_id)}/report"))
 
     def plan(self, job_id: str, *, ratio: float | None = None) -> Plan:
         """What became of each layer. ``ratio``: in which of a sweep's models, which has to be said.
 
         Raises ``ConflictError`` while the job has none.
         """
-        return _read(Plan, self._http.get(f"{_job(job_id)}/plan", _ratio(ratio)))
+        return read(Plan, self._http.get(f"{_job(job_id)}/plan", _ratio(ratio)))
 
     def artifacts(self, job_id: str) -> tuple[Artifact, ...]:
-        items = _member(self._http.get(f"{_job(job_id)}/artifacts"), "items")
-        return tuple(_read(Artifact, item) for item in items)
+        items = member(self._http.get(f"{_job(job_id)}/artifacts"), "items")
+        return tuple(read(Artifact, item) for item in items)
 
     def download(
         self,
@@ -230,7 +263,7 @@ class Client:
             folders = {artifact.name.partition("/")[0] for artifact in artifacts if "/" in artifact.name}
             raise RatioError(
                 f"there is no model for the ratio {ratio:g}: "
-                + _which([float(name.removeprefix(FOLDER)) for name in folders if name.startswith(FOLDER)])
+                + which([float(name.removeprefix(FOLDER)) for name in folders if name.startswith(FOLDER)])
             )
         for artifact in artifacts:
             if not artifact.name.startswith(folder) or (not exports and artifact.name.endswith(EXPORT_SUFFIXES)):
@@ -241,82 +274,13 @@ class Client:
 
     def models(self, search: str | None = None, *, page: int = 50) -> Iterator[ModelInfo]:
         """The models that can be compressed, those like ``search`` if given."""
-        return self._pages(ModelInfo, "/v1/models", {"search": search, "limit": page})
+        return pages(self._http, ModelInfo, "/v1/models", {"search": search}, page)
 
     def model(self, name: str) -> ModelInfo:
-        return _read(ModelInfo, self._http.get(f"/v1/models/{quote(name, safe=':/')}"))
+        return read(ModelInfo, self._http.get(f"/v1/models/{quote(name, safe=':/')}"))
 
     def datasets(self) -> tuple[DatasetInfo, ...]:
-        return tuple(_read(DatasetInfo, item) for item in _member(self._http.get("/v1/datasets"), "items"))
-
-    def _pages(self, kind: type[_Value], path: str, query: Mapping[str, str | int | None]) -> Iterator[_Value]:
-        params = {key: value for key, value in query.items() if value is not None}
-        while True:
-            page = self._http.get(path, params)
-            yield from (_read(kind, item) for item in _member(page, "items"))
-            if not (cursor := page.get("next_cursor")):
-                return
-            params["cursor"] = cursor
-
-
-class JobHandle:
-    """One job of one server. ``job`` is its last known value; the methods ask the server."""
-
-    def __init__(self, client: Client, job: Job) -> None:
-        self.client, self.job = client, job
-
-    def __repr__(self) -> str:
-        return f"<JobHandle {self.id} {self.job.state}>"
-
-    @property
-    def id(self) -> str:
-        return self.job.id
-
-    def refresh(self) -> Job:
-        self.job = self.client.get(self.id)
-        return self.job
-
-    def events(self, *, after: str | None = None) -> Iterator[JobEvent]:
-        """See ``Client.events``."""
-        return self.client.events(self.id, after=after)
-
-    def wait(self, *, timeout: float | None = None) -> Self:
-        """Returns once the job succeeded. Raises ``JobFailedError`` if it failed or was cancelled."""
-        self.job = self.client.wait(self.id, timeout=timeout)
-        if self.job.state is not JobState.SUCCEEDED:
-            raise JobFailedError(self.job)
-        return self
-
-    def cancel(self) -> Job:
-        self.job = self.client.cancel(self.id)
-        return self.job
-
-    def report(self, *, ratio: float | None = None) -> Report:
-        return self.client.report(self.id, ratio=ratio)
-
-    def sweep_report(self) -> SweepReport:
-        return self.client.sweep_report(self.id)
-
-    def plan(self, *, ratio: float | None = None) -> Plan:
-        return self.client.plan(self.id, ratio=ratio)
-
-    def artifacts(self) -> tuple[Artifact, ...]:
-        return self.client.artifacts(self.id)
-
-    def download(self, directory: str | Path, *, exports: bool = True, ratio: float | None = None) -> Path:
-        """See ``Client.download``."""
-        return self.client.download(self.id, directory, exports=exports, ratio=ratio)
-
-    def load(self, directory: str | Path | None = None, *, ratio: float | None = None) -> nn.Module:
-        """The compressed model, on the CPU, in evaluation mode; needs ``vitpress[torch]``.
-
-        ``ratio``: which of a sweep's models. Its files are kept in ``directory``, by default in
-        ``~/.cache/vitpress/<job id>`` (or under ``$XDG_CACHE_HOME``). Raises ``RatioError`` for a sweep and no ratio.
-        """
-        if ratio is None and (ratios := self.job.recipe.get("target_ratios")):
-            raise RatioError(_which(ratios))
-        kept = directory or _cache() / self.id / ("" if ratio is None else f"{FOLDER}{float(ratio)}")
-        return load(self.download(kept, exports=False, ratio=ratio))
+        return tuple(read(DatasetInfo, item) for item in member(self._http.get("/v1/datasets"), "items"))
 
 
 def _recipe(method: str, target_ratio: float | None, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -328,36 +292,5 @@ def _ratio(ratio: float | None) -> dict[str, float] | None:
     return None if ratio is None else {"ratio": ratio}
 
 
-def _which(ratios: Sequence[float]) -> str:
-    if not ratios:
-        return "the job has one model, and needs no ratio"
-    return f"the job has a model for each of {', '.join(map(str, sorted(ratios)))}"
-
-
 def _job(job_id: str) -> str:
     return f"/v1/jobs/{quote(job_id, safe='')}"
-
-
-def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vitpress"
-
-
-def _event(event_id: str, kind: str, data: Any) -> JobEvent:
-    return JobEvent.model_validate({**data, "id": event_id, "kind": kind})
-
-
-def _read(kind: type[_Value], answer: Any) -> _Value:
-    try:
-        return kind.model_validate(answer)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise UnexpectedAnswerError(
-            f"the server's {kind.__name__} has an unexpected {where}: {first['msg']}"
-        ) from error
-
-
-def _member(answer: Any, name: str) -> Any:
-    if not isinstance(answer, dict) or name not in answer:
-        raise UnexpectedAnswerError(f"expected an answer with {name!r}, got {str(answer)[:80]!r}")
-    return answer[name]

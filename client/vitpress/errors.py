@@ -42,6 +42,14 @@ class WaitTimeoutError(VitpressClientError):
         self.job = job
 
 
+class RejectedError(VitpressClientError):
+    """The server looked at a model or dataset that was brought, and refused it. ``details``: what differs, if told."""
+
+    def __init__(self, name: str, message: str, code: str, details: dict[str, Any] | None = None) -> None:
+        super().__init__(f"{name} was rejected: {message} ({code})")
+        self.code, self.details = code, details
+
+
 class JobFailedError(VitpressClientError):
     """The job ended as ``failed`` or ``cancelled``; ``job.error`` says why."""
 
@@ -108,19 +116,38 @@ class ApiError(VitpressClientError):
         return self.problem.errors
 
 
+class UnauthorizedError(ApiError):
+    """No key, or one that is unknown, expired or revoked: see ``vitpress login``."""
+
+
+class ForbiddenError(ApiError):
+    """The key is valid, and has not the scope that this needs."""
+
+
 class NotFoundError(ApiError):
-    """No such job, artifact or model."""
+    """No such job, artifact or model, or somebody else's."""
 
 
 class ConflictError(ApiError):
     """The job's state does not allow it: cancelling a finished job, asking for a report too early."""
 
 
+class PreconditionFailedError(ApiError):
+    """Somebody else changed it meanwhile: look again, then try again."""
+
+
 class InvalidRequestError(ApiError):
     """The request itself is wrong; ``errors`` says which member, and why."""
 
 
-_BY_STATUS: dict[int, type[ApiError]] = {404: NotFoundError, 409: ConflictError, 422: InvalidRequestError}
+_BY_STATUS: dict[int, type[ApiError]] = {
+    401: UnauthorizedError,
+    403: ForbiddenError,
+    404: NotFoundError,
+    409: ConflictError,
+    412: PreconditionFailedError,
+    422: InvalidRequestError,
+}
 
 
 def api_error(status: int, reason: str, body: Any, retry_after: float | None) -> ApiError:

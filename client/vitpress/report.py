@@ -174,3 +174,27 @@ class SweepReport(Value):
     recipe: dict[str, Any]
     table: tuple[SweepRow, ...]
     reports: tuple[Report, ...]
+
+
+class ComparedModel(Value):
+    """One model of a job. ``ratio``: fraction of the parameters removed. ``dominated``: overall, and by each cost."""
+
+    job_id: str
+    job_name: str | None
+    method: str
+    ratio: float
+    parameters: int
+    macs: int
+    latency: tuple[Latency, ...]
+    top1: Proportion
+    relative_increase_in_error: float | None
+    kl_nats: float
+    dominated: dict[str, bool | None]
+
+
+class Comparison(Value):
+    """The models of several jobs. ``comparable``: their errors can be compared; ``warnings`` say why not."""
+
+    items: tuple[ComparedModel, ...]
+    comparable: bool
+    warnings: tuple[str, ...] = ()

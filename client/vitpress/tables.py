@@ -9,7 +9,17 @@ from rich.table import Table
 from rich.text import Text
 
 from vitpress.plan import Attention, Dense, FeedForward, Layer, LowRank, LowRankSparse, Plan
-from vitpress.report import Export, FinetuneReport, Latency, LayerCheck, Proportion, Report, Search, SweepReport
+from vitpress.report import (
+    Comparison,
+    Export,
+    FinetuneReport,
+    Latency,
+    LayerCheck,
+    Proportion,
+    Report,
+    Search,
+    SweepReport,
+)
 from vitpress.values import Constraint, DatasetInfo, Job, JobState, ModelInfo
 
 _COLOURS = {JobState.SUCCEEDED: "green", JobState.FAILED: "red", JobState.CANCELLED: "yellow", JobState.RUNNING: "cyan"}
@@ -78,6 +88,30 @@ def sweep_table(report: SweepReport) -> Table:
             "" if increase is None else f"{increase:+.1%}",
             f"{row.kl_nats:.4f}",
             "" if row.dominated else "*",
+        )
+    return table
+
+
+def comparison_table(comparison: Comparison) -> Table:
+    """The models of several jobs; a star for those that none that they can be compared with is as good as."""
+    table = Table("job", "name", "method", title="*: no other is as small, needs as few MACs and errs as little")
+    for column in ("removed", "parameters", "MACs", "ms, one image", "top-1", "increase in error", "KL, nats", ""):
+        table.add_column(column, justify="right")
+    for row in comparison.items:
+        increase = row.relative_increase_in_error
+        one = next((f"{each.p50_ms:.2f}" for each in row.latency if each.batch == 1), "")
+        table.add_row(
+            row.job_id,
+            Text(row.job_name or ""),
+            row.method,
+            f"{row.ratio:.1%}",
+            f"{row.parameters:,}",
+            f"{row.macs:,}",
+            one,
+            _interval(row.top1),
+            "" if increase is None else f"{increase:+.1%}",
+            f"{row.kl_nats:.4f}",
+            "" if row.dominated.get("overall") else "*",
         )
     return table
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
+from uuid import uuid4
 
 import httpx
 
@@ -65,7 +66,7 @@ def is_passing(error: VitpressClientError) -> bool:
 class Transport:
     """One connection pool to one server."""
 
-    def __init__(self, base_url: str, timeout: float, retries: Retries) -> None:
+    def __init__(self, base_url: str, timeout: float, retries: Retries, api_key: str | None = None) -> None:
         self.base_url, self.retries = base_url.rstrip("/"), retries
         try:
             loopback = httpx.URL(base_url).host in {"localhost", "127.0.0.1", "::1"}
@@ -73,6 +74,8 @@ class Transport:
                 base_url=self.base_url,
                 timeout=httpx.Timeout(timeout, connect=min(timeout, 5.0)),
                 trust_env=not loopback,  # a proxy that the environment names cannot reach this machine's own address
+                # httpx drops it where a redirect leads elsewhere: to an object store, say
+                headers={} if api_key is None else {"Authorization": f"Bearer {api_key}"},
             )
         except httpx.InvalidURL as error:
             raise ServerUnreachableError(base_url, str(error), passing=False) from error
@@ -81,11 +84,25 @@ class Transport:
         self._http.close()
 
     def get(self, path: str, params: Mapping[str, str | int | float] | None = None) -> Any:
-        return self._json("GET", path, params=params, repeatable=True)
+        return self._json("GET", path, params=params)
 
-    def post(self, path: str, body: Mapping[str, Any] | None = None, *, repeatable: bool = False) -> Any:
-        """``repeatable`` says that sending it twice does no harm."""
-        return self._json("POST", path, json=body, repeatable=repeatable)
+    def post(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
+        """With a key of its own, by which the server does it once however often it has to be sent."""
+        return self._json("POST", path, json=body, headers={"Idempotency-Key": str(uuid4())})
+
+    def change(self, path: str, changes: Mapping[str, Any]) -> Any:
+        """A PATCH of what is there now. Raises ``PreconditionFailedError`` where somebody else was faster."""
+        tag = self._answer("GET", path).headers.get("etag", "*")
+        return self._json("PATCH", path, json=changes, headers={"If-Match": tag}, attempts=1)
+
+    def delete(self, path: str, params: Mapping[str, str | int | float] | None = None) -> Any:
+        """What the server says of it; None where it says nothing."""
+        response = self._answer("DELETE", path, params=params)
+        return _decoded(response) if response.content else None
+
+    def send(self, method: str, path: str, headers: Mapping[str, str], content: bytes = b"") -> httpx.Response:
+        """One request, as it is, without a second try: the caller knows what it can repeat."""
+        return self._answer(method, path, headers=headers, content=content, attempts=1)
 
     @contextmanager
     def stream(self, path: str, headers: Mapping[str, str], silence: float | None = None) -> Iterator[httpx.Response]:
@@ -97,30 +114,28 @@ class Transport:
         usual = self._http.timeout
         read = usual.read if silence is None else silence
         timeout = httpx.Timeout(connect=usual.connect, read=read, write=usual.write, pool=usual.pool)
-        with self._translated(), self._http.stream("GET", path, headers=headers, timeout=timeout) as response:
+        options: dict[str, Any] = {"headers": headers, "timeout": timeout, "follow_redirects": True}
+        with self._translated(), self._http.stream("GET", path, **options) as response:
             if response.is_error and response.status_code != httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
                 response.read()
                 raise _refusal(response)
             yield response
 
-    def _json(self, method: str, path: str, *, repeatable: bool, **request: Any) -> Any:
-        attempts = Attempts(self.retries.attempts if repeatable else 1, self.retries)
+    def _json(self, method: str, path: str, *, attempts: int | None = None, **request: Any) -> Any:
+        return _decoded(self._answer(method, path, attempts=attempts, **request))
+
+    def _answer(self, method: str, path: str, *, attempts: int | None = None, **request: Any) -> httpx.Response:
+        """The answer, if it is no refusal. ``attempts``: other than ``retries`` say."""
+        tries = Attempts(attempts or self.retries.attempts, self.retries)
         while True:
             try:
                 with self._translated():
                     response = self._http.request(method, path, **request)
                 if response.is_error:
                     raise _refusal(response)
-                break
+                return response
             except VitpressClientError as error:
-                attempts.pause_after(error)
-        try:
-            return response.json()
-        except ValueError as error:
-            kind = response.headers.get("content-type", "nothing")
-            raise UnexpectedAnswerError(
-                f"{response.url} answered {response.status_code} with {kind}; expected JSON. Is it a vitpress server?"
-            ) from error
+                tries.pause_after(error)
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -130,6 +145,16 @@ class Transport:
             raise ServerUnreachableError(self.base_url, str(error), passing=False) from error
         except httpx.HTTPError as error:
             raise ServerUnreachableError(self.base_url, str(error) or type(error).__name__) from error
+
+
+def _decoded(response: httpx.Response) -> Any:
+    try:
+        return response.json()
+    except ValueError as error:
+        kind = response.headers.get("content-type", "nothing")
+        raise UnexpectedAnswerError(
+            f"{response.url} answered {response.status_code} with {kind}; expected JSON. Is it a vitpress server?"
+        ) from error
 
 
 def _refusal(response: httpx.Response) -> ApiError:

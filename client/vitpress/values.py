@@ -68,8 +68,11 @@ class Job(Value):
     max_attempts: int = 1
     position: int | None = None
     eta_seconds: float | None = None
+    project: str = "default"
     name: str | None = None
     labels: dict[str, str] = {}
+    notes: str | None = None
+    priority: int = 0
     timeout_seconds: int | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
@@ -120,3 +123,9 @@ class DatasetInfo(Value):
     name: str
     classes: tuple[str, ...]
     splits: tuple[str, ...]
+
+
+class ProjectEvent(JobEvent):
+    """As ``JobEvent``, of any job of a project."""
+
+    job_id: str
