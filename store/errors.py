@@ -253,6 +253,26 @@ class TooManyWebhooksError(VitpressError):
         self.limit = limit
 
 
+class UploadNotFoundError(VitpressError):
+    """It is not there, used up, expired, or another owner's."""
+
+    code = "upload_not_found"
+
+    def __init__(self, upload_id: str) -> None:
+        super().__init__(f"no upload {upload_id!r}")
+        self.upload_id = upload_id
+
+
+class UploadIncompleteError(VitpressError):
+    """Of the upload's ``length`` bytes, ``offset`` are there."""
+
+    code = "upload_incomplete"
+
+    def __init__(self, upload_id: str, offset: int, length: int) -> None:
+        super().__init__(f"of upload {upload_id!r}, {offset} of {length} bytes are there")
+        self.upload_id, self.offset, self.length = upload_id, offset, length
+
+
 class DatasetExistsError(VitpressError):
     """The owner has a dataset of that name."""
 
