@@ -6,7 +6,7 @@ No function writes.
 
 import heapq
 import statistics
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -65,18 +65,18 @@ class Lengths:
 
     def seconds(self, job: Any) -> float | None:
         """None: no job of the kind has succeeded yet. ``job``: a row with the columns of ``OF_A_JOB``."""
-        same_model = self._past((job.kind, job.model, _private(job)), _past(job))
+        same_model = self._past((job.kind, job.model, _private(job)), lambda: _past(job))
         like = [seconds for length, seconds in same_model if length == (job.dataset, *_length(job.recipe))]
         if like:
             return like[0]
-        found = same_model or self._past(job.kind, _past_of_kind(job.kind))
+        found = same_model or self._past(job.kind, lambda: _past_of_kind(job.kind))
         return statistics.median(seconds for _, seconds in found) if found else None
 
-    def _past(self, key: object, query: Select[Any]) -> list[tuple[tuple[Any, ...], float]]:
-        """Lengths in both senses of the last jobs that ``query`` finds, the last one first."""
+    def _past(self, key: object, query: Callable[[], Select[Any]]) -> list[tuple[tuple[Any, ...], float]]:
+        """Of the last jobs that ``query`` finds, what tells how long they take, and the seconds; the last one first."""
         if key not in self._known:
             columns = (Job.dataset, Job.recipe, Job.stage_seconds, Job.started_at, Job.finished_at)
-            rows = self._session.execute(query.with_only_columns(*columns).limit(LIKE))
+            rows = self._session.execute(query().with_only_columns(*columns).limit(LIKE))
             self._known[key] = [((row.dataset, *_length(row.recipe)), _took(row)) for row in rows]
         return self._known[key]
 
