@@ -79,6 +79,11 @@ class Client:
         method: str = "fisher",
         name: str | None = None,
         labels: Mapping[str, str] | None = None,
+        notes: str | None = None,
+        project: str | None = None,
+        priority: int | None = None,
+        device: str | None = None,
+        device_tag: str | None = None,
         timeout_seconds: int | None = None,
         **options: Any,
     ) -> JobHandle:
@@ -89,8 +94,10 @@ class Client:
         for which see ``sweep``. The other members of the recipe are ``rank_budget``, ``prune_budget``,
         ``calibration_images``, ``seed``, ``finetune`` (``{}``, or ``{"epochs": 20}`` and the like), ``exports``
         (``["onnx"]`` and the like) and those of the method; None leaves one to the server's default.
-        ``timeout_seconds`` counts running time. Raises ``InvalidRequestError`` for an unknown model, dataset or option,
-        or an unreachable target.
+        ``priority``, -10 to 10, is among your own jobs; ``device`` is ``any`` or ``gpu``, and ``device_tag`` one that a
+        worker must have. ``timeout_seconds`` counts running time.
+
+        Raises ``InvalidRequestError`` for an unknown model, dataset or option, or an unreachable target.
         """
         body = {
             "model": model,
@@ -98,6 +105,11 @@ class Client:
             "recipe": _recipe(method, target_ratio, options),
             "name": name,
             "labels": dict(labels) if labels else None,
+            "notes": notes,
+            "project": project,
+            "priority": priority,
+            "device": device,
+            "device_tag": device_tag,
             "timeout_seconds": timeout_seconds,
         }
         given = {key: value for key, value in body.items() if value is not None}

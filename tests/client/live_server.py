@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 from structlog.testing import capture_logs
 
@@ -41,11 +41,11 @@ RECIPE = FisherRecipe(target_ratio=0.5)
 
 
 class LiveServer(Worker):
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, auth: Literal["local", "keys"] = "local") -> None:
         settings = Settings(
             data_dir=directory / "data",
             datasets_dir=_dataset(directory / "datasets"),
-            auth="local",
+            auth=auth,
             broker_url="redis://127.0.0.1:1",  # nobody there: jobs are accepted all the same
         )
         super().__init__(settings)

@@ -65,11 +65,12 @@ class TestAReadingRequest:
 
 
 class TestAWritingRequest:
-    def test_is_never_sent_twice(self) -> None:
-        with Script(hang_up, FOUND) as server:
-            with pytest.raises(ServerUnreachableError):
-                client(server).compress("m", dataset="d", target_ratio=0.5)
-            assert len(server.seen) == 1
+    def test_is_sent_again_with_the_key_by_which_the_server_does_it_once(self) -> None:
+        with Script(hang_up, FOUND, FOUND) as server:
+            for _ in range(2):
+                assert client(server).compress("m", dataset="d", target_ratio=0.5).id == "j"
+            first, again, another = (seen.headers["idempotency-key"] for seen in server.seen)
+        assert first == again != another
 
     def test_leaves_out_what_is_not_given_so_that_the_servers_defaults_hold(self) -> None:
         with Script(FOUND) as server:
