@@ -13,7 +13,7 @@ from store.owners import LOCAL
 from store.session import engine, transaction
 from store.settings import Settings
 from store.tables import Queue
-from store.values import ArtifactView, Claim, JobError
+from store.values import ArtifactView, Claim, JobError, Place
 from vitpress.plan import Plan
 
 MODEL, DATASET = "sample:vit_fmnist", "local:shoes"
@@ -22,13 +22,15 @@ LEASE = timedelta(minutes=5)
 
 
 class Worker:
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, place: Place = LOCAL) -> None:
+        """``place``: whose jobs it submits; it works on anybody's."""
         self.settings = settings
+        self.place = place
         self.engine = engine(settings)
 
     def submit(self, model: str = MODEL, dataset: str = DATASET, recipe: AnyRecipe = RECIPE) -> str:
         with transaction(self.engine) as session:
-            return jobs.create(session, place=LOCAL, model=model, dataset=dataset, recipe=recipe).id
+            return jobs.create(session, place=self.place, model=model, dataset=dataset, recipe=recipe).id
 
     def claim(self) -> Claim:
         with transaction(self.engine) as session:
