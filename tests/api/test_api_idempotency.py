@@ -146,7 +146,7 @@ class TestSecrets:
 class TestTheKey:
     @pytest.mark.parametrize("key", ["", "two words", "é", "a" * 256])
     def test_is_some_visible_ascii(self, client: TestClient, submission: Submission, key: str) -> None:
-        answer = client.post("/v1/jobs", json=submission(), headers={"Idempotency-Key": key.encode()})
+        answer = client.post("/v1/jobs", json=submission(), headers={b"Idempotency-Key": key.encode()})
 
         assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "Idempotency-Key")
 
