@@ -57,9 +57,19 @@ def search(text: str) -> list[CatalogEntry]:
 
 
 def near(name: str) -> list[str]:
-    """Up to five names that ``name`` may have been meant for: those it begins, then those it resembles."""
-    begun = [each for each in names() if each.startswith(name)] if name else []
-    return list(dict.fromkeys(begun + difflib.get_close_matches(name, names(), n=5, cutoff=0.5)))[:5]
+    """Up to five names that ``name`` may have been meant for."""
+    return resembling(name, names())
+
+
+def resembling(name: str, known: list[str]) -> list[str]:
+    """Up to five of ``known``: those that ``name`` begins, then those that it resembles."""
+    begun = [each for each in known if each.startswith(name)] if name else []
+    return list(dict.fromkeys(begun + difflib.get_close_matches(name[:200], known, n=5, cutoff=0.5)))[:5]
+
+
+def architectures() -> set[str]:
+    """timm's names, without tags, of the models here."""
+    return {entry["architecture"] for entry in _data()["models"].values()}
 
 
 @cache

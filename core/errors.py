@@ -1,5 +1,7 @@
 """What can go wrong in a compression, as types with fields. Nobody outside raises these; ``api.errors`` maps them."""
 
+from typing import Any
+
 
 class VitpressError(Exception):
     """Base of every error that a user can cause or must hear of. ``code`` is its stable public name."""
@@ -78,6 +80,52 @@ class ArchiveError(VitpressError):
         where = "" if entry is None else f": {entry[:200]!r}"
         super().__init__(f"the archive is refused: {why}{where}")
         self.why, self.entry = why, entry
+
+
+class CheckpointError(VitpressError):
+    """A file that should be a safetensors checkpoint is refused."""
+
+    code = "bad_checkpoint"
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"the checkpoint is refused: {why}")
+        self.why = why
+
+
+class ArchitectureError(VitpressError):
+    """The architecture is not one of the catalogue's, or cannot be built with those arguments. ``near``: like names."""
+
+    code = "bad_architecture"
+
+    def __init__(self, message: str, near: list[str] | None = None) -> None:
+        super().__init__(message)
+        self.near = near or []
+
+    @classmethod
+    def unknown(cls, name: str, near: list[str]) -> "ArchitectureError":
+        hint = f"; near matches: {', '.join(near)}" if near else ""
+        return cls(f"no architecture {name[:200]!r} is supported{hint}", near)
+
+
+class CheckpointMismatchError(VitpressError):
+    """The checkpoint is not one of that architecture. ``differences``: by kind, ``total`` and the first ``names``."""
+
+    code = "checkpoint_mismatch"
+
+    def __init__(self, differences: dict[str, dict[str, Any]]) -> None:
+        parts = [f"{each['total']} {kind} ({each['names'][0]}, …)" for kind, each in differences.items()]
+        super().__init__(f"the checkpoint does not fit the architecture: {'; '.join(parts)}")
+        self.differences = differences
+
+
+class HubNotAllowedError(VitpressError):
+    """The server's operator does not allow models of that name from the hub."""
+
+    code = "hub_not_allowed"
+
+    def __init__(self, hub_id: str, allowed: tuple[str, ...]) -> None:
+        super().__init__(f"{hub_id[:200]!r} is not allowed here; allowed: {', '.join(allowed) or 'none'}")
+        self.hub_id = hub_id
 
 
 class NumericalError(VitpressError):

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
+import httpx2
 import timm
 import torch
 from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
@@ -53,11 +53,11 @@ def _weights_from_hub(name: str) -> Path:
     if isinstance(cached := try_to_load_from_cache(config.hf_hub_id, file), str):
         return Path(cached)
     try:
-        httpx.head(constants.ENDPOINT, timeout=HUB_TIMEOUT_SECONDS)
+        httpx2.head(constants.ENDPOINT, timeout=HUB_TIMEOUT_SECONDS)
         return Path(hf_hub_download(config.hf_hub_id, file))
     except EntryNotFoundError as error:
         raise HubUnreachableError(f"{config.hf_hub_id} has no {file}; other formats are not loaded") from error
-    except (httpx.HTTPError, HfHubHTTPError, OSError) as error:
+    except (httpx2.HTTPError, HfHubHTTPError, OSError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise HubUnreachableError(f"the weights of {name!r} could not be fetched: {reason}") from error
 
