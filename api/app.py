@@ -1,6 +1,6 @@
 """The HTTP API as one application: what lives with the server, what every request passes, and where the routes are.
 
-This process never imports torch or timm. Run it by ``uvicorn api.app:create_app --factory``.
+This process never imports torch or timm. Run it by ``uvicorn api.serve:app --factory``.
 """
 
 from collections.abc import AsyncIterator
@@ -22,6 +22,7 @@ from api import (
     idempotency,
     jobs,
     keys,
+    metrics,
     models,
     openapi,
     owners,
@@ -39,6 +40,7 @@ from api import (
 )
 from api.identity import reader
 from api.middleware import BodyLimit, HeadAsGet, RequestId
+from api.observe import HttpMeasures, Observed
 from api.resources import Resources
 from api.throttle import Throttle
 from store.blobs import Blobs
@@ -53,6 +55,7 @@ class State(TypedDict):
 
 def create_app(settings: Settings | None = None) -> FastAPI:
     settings = settings or get_settings()
+    measures = HttpMeasures()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[State]:
@@ -67,6 +70,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
                     watchers=CapacityLimiter(8),
                     probes=CapacityLimiter(6),
                     throttle=Throttle(),
+                    measures=measures,
                     stopping=stopping,
                 )
             }
@@ -82,6 +86,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         responses=errors.responses(statuses=[HTTPStatus.INTERNAL_SERVER_ERROR]),
     )
     app.add_middleware(BodyLimit)
+    app.add_middleware(Observed, measures=measures)
     app.add_middleware(HeadAsGet)
     app.add_middleware(RequestId)  # the outermost
     problems.install(app)
@@ -116,4 +121,5 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     ):
         app.include_router(resource.router, responses=may_answer, dependencies=[Depends(reader)])
     app.include_router(health.router)
+    app.include_router(metrics.router)
     return app

@@ -24,6 +24,12 @@ _bearer = HTTPBearer(auto_error=False, description="An API key: `vp_…`", schem
 def identity(
     found: Found, request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 ) -> Identity:
+    asking = _identified(found, request, given)
+    request.state.owner = asking.owner  # for the log
+    return asking
+
+
+def _identified(found: Found, request: Request, given: HTTPAuthorizationCredentials | None) -> Identity:
     """Raises ``InvalidKeyError``, ``TooManyFailuresError``; in local mode ``NotLocalError``."""
     if found.settings.auth == "local":
         if not _is_local(request):

@@ -8,6 +8,7 @@ from anyio import CapacityLimiter
 from fastapi import Depends, Request
 from sqlalchemy import Engine
 
+from api.observe import HttpMeasures
 from api.throttle import Throttle
 from store.blobs import Blobs
 from store.settings import Settings
@@ -23,6 +24,7 @@ class Resources:
     watchers: CapacityLimiter  # threads of the open event streams: however many, they leave the other routes theirs
     probes: CapacityLimiter  # threads of the readiness checks, which may hang
     throttle: Throttle  # of failed authentications
+    measures: HttpMeasures
     stopping: threading.Event
 
 

@@ -196,6 +196,7 @@ def _request(job: JobView) -> dict[str, Any]:
 
 
 def _accepted(view: JobView, request: Request, response: Response) -> Job:
+    request.state.job_id = view.id  # for the log
     job = answer(view, request, response)
     response.headers["Location"] = job.links.self
     response.headers["Retry-After"] = POLL_AFTER_SECONDS

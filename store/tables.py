@@ -30,6 +30,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from core.progress import Stage
+from store import origin
 
 
 class JobState(StrEnum):
@@ -223,8 +224,8 @@ class Job(Base):
     kind: Mapped[JobKind] = mapped_column(_enum(JobKind, "kind"))
     subject_id: Mapped[str | None] = mapped_column(String(36))  # of a check: the model or dataset
     created_by: Mapped[str | None] = mapped_column(String(36))  # the key's id; None: local mode
-    request_id: Mapped[str | None] = mapped_column(Text)  # of the submission, for the logs
-    traceparent: Mapped[str | None] = mapped_column(Text)  # W3C trace context of the submission
+    request_id: Mapped[str | None] = mapped_column(Text, default=origin.request_id)  # of the submission, for the logs
+    traceparent: Mapped[str | None] = mapped_column(Text, default=origin.traceparent)  # W3C trace context of it
     name: Mapped[str | None] = mapped_column(Text)
     labels: Mapped[dict[str, str]]
     notes: Mapped[str | None] = mapped_column(Text)

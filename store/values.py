@@ -229,6 +229,10 @@ class Claim(BaseModel):
     request_id: str | None  # of the submission, for the logs
     traceparent: str | None
 
+    def for_logs(self) -> dict[str, str | int | None]:
+        """What every line about the attempt has, wherever it is written."""
+        return {"job_id": self.job_id, "attempt": self.attempt, "request_id": self.request_id}
+
 
 class Lease(Enum):
     """What a heartbeat hears."""

@@ -12,11 +12,12 @@ from typing import Any
 
 from celery import Celery, signals
 
+from store import logs
 from store.queue import own_queue
 from store.session import engine
 from store.settings import get_settings
 from store.tables import Queue
-from worker import logs, sweep
+from worker import sweep
 from worker.device import describe, queues
 from worker.postman import Postman
 

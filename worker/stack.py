@@ -109,7 +109,7 @@ def _children(settings: Settings, host: str, port: int) -> list[Child]:
     return [
         *broker,
         child("worker", "celery", "--quiet", "-A", "worker.app", "worker", "--without-gossip", "--without-mingle"),
-        child("api", "uvicorn", "api.app:create_app", "--factory", "--host", host, "--port", str(port)),
+        child("api", "uvicorn", "api.serve:app", "--factory", "--host", host, "--port", str(port)),
     ]
 
 

@@ -35,7 +35,7 @@ def work(job_id: str) -> None:
             if claim is None:
                 break
             idle = False
-            with structlog.contextvars.bound_contextvars(job_id=claim.job_id, attempt=claim.attempt):
+            with structlog.contextvars.bound_contextvars(**claim.for_logs()):
                 attend(database, claim)
     finally:
         busy.clear()
