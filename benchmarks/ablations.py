@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import geometric_mean
 from types import ModuleType
 
 import torch
@@ -21,7 +22,7 @@ from core.data import Prepared, Splits, prepare
 from core.families import describe
 from core.fisher import Survey, shrink, survey
 from core.forms import EVERY_FORM, Forms
-from core.measure import accuracies
+from core.measure import compared, logits
 from core.progress import ignore
 from core.recipe import FisherRecipe
 from samples.sources import load
@@ -29,7 +30,6 @@ from samples.sources import load
 RESULTS = Path(__file__).with_name("results")
 RATIOS = (0.5, 0.75, 0.85)
 CALIBRATION_IMAGES, HELD_OUT_IMAGES = 1024, 4000
-SEED = 0
 
 
 @dataclass(frozen=True)
@@ -59,44 +59,57 @@ VARIANTS = (
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", nargs="?", default="vit_fmnist", choices=MODELS)
-    name = parser.parse_args().model
-    model, data = open_model(name), training_images(MODELS[name].dataset)
+    parser.add_argument("--seeds", type=int, default=1, help="samples of calibration images (default: %(default)s)")
+    arguments = parser.parse_args()
+    name, seeds = arguments.model, arguments.seeds
+    model, source = open_model(name), MODELS[name].dataset
+    found: dict[str, list[tuple[float, ...]]] = {variant.name: [] for variant in VARIANTS}
+    for seed in range(seeds):
+        data = training_images(source, seed)
+        usual, answers = survey_of(model, data, seed), logits(model, data.evaluation)
+        for variant in VARIANTS:
+            with changed(variant.constants):
+                surveyed = survey_of(model, data, seed) if variant.constants else usual
+                smaller = list(shrunk(surveyed, variant))
+            theirs = (logits(each, data.evaluation) for each in smaller)
+            found[variant.name].append(tuple(compared(answers, each, data.evaluation)[1].kl_nats for each in theirs))
+            print(seed, variant.name, *(f"{each:.5f}" for each in found[variant.name][-1]), flush=True)
+
+    samples = "one sample of" if seeds == 1 else f"geometric mean of {seeds} samples of"
     lines = [
-        f"KL divergence (nats an image) from {name}, by the fraction of its parameters that went; "
+        f"KL divergence (nats an image) from {name}, by the fraction of its parameters that went; {samples} "
         f"{data.calibration_images} calibration images, and others of the training set to look at. Written by "
-        f"`python -m benchmarks.ablations {name}`.\n",
+        f"`python -m benchmarks.ablations {name} --seeds {seeds}`.\n",
         "| fisher, but | " + " | ".join(f"{ratio:.0%}" for ratio in RATIOS) + " |",
         "|---|" + "---:|" * len(RATIOS),
     ]
-    for variant in VARIANTS:
-        found = divergences(model, data, variant)
-        lines.append(f"| {variant.name} | " + " | ".join(f"{each:.5f}" for each in found) + " |")
-        print(lines[-1], flush=True)
+    for changed_part, by_seed in found.items():
+        means = (geometric_mean(each) for each in zip(*by_seed, strict=True))
+        lines.append(f"| {changed_part} | " + " | ".join(f"{each:.5f}" for each in means) + " |")
     (RESULTS / f"ablations-{name}.md").write_text("\n".join(lines) + "\n")
 
 
-def training_images(source: str) -> Prepared:
+def training_images(source: str, seed: int) -> Prepared:
     images, labels = load(source, "train")
-    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(SEED))
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
     calibration = min(CALIBRATION_IMAGES, len(images) // 2)
     fitted, held_out = (
         list(zip(images[part].split(250), labels[part].split(250), strict=True))
         for part in (order[:calibration], order[calibration:][:HELD_OUT_IMAGES])
     )
-    return prepare(Splits(fitted, held_out), calibration, SEED)
+    return prepare(Splits(fitted, held_out), calibration, seed)
 
 
-def divergences(model: nn.Module, data: Prepared, variant: Variant) -> Iterator[float]:
-    """At each of ``RATIOS``."""
-    shape = describe(model, data.input_size)
-    with changed(variant.constants):
-        surveyed = survey(model, shape, data, SEED, ignore)
-        curves = list(curves_of(surveyed, variant.forms))
-        for ratio in RATIOS:
-            smaller = shrink(
-                surveyed, allocate(shape, curves, FisherRecipe(target_ratio=ratio)), ignore, refit=variant.refit
-            )
-            yield accuracies(model, smaller, data.evaluation, ignore)[1].kl_nats
+def survey_of(model: nn.Module, data: Prepared, seed: int) -> Survey:
+    return survey(model, describe(model, data.input_size), data, seed, ignore)
+
+
+def shrunk(surveyed: Survey, variant: Variant) -> Iterator[nn.Module]:
+    """To each of ``RATIOS``."""
+    curves = list(curves_of(surveyed, variant.forms))
+    for ratio in RATIOS:
+        plan = allocate(surveyed.shape, curves, FisherRecipe(target_ratio=ratio))
+        yield shrink(surveyed, plan, ignore, refit=variant.refit)
 
 
 def curves_of(surveyed: Survey, forms: Forms) -> Iterator[Curve]:
