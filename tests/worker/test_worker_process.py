@@ -5,20 +5,20 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import psutil
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, select
 
 import processes
 import services
 from steps import Steps
-from store import jobs, queue
+from store import jobs, queue, workers
 from store.session import now
 from store.settings import Settings
-from store.tables import JobState, Queue
+from store.tables import Job, JobState, Queue
 from store.values import JobError, JobView
 
 SECONDS = 60
@@ -126,6 +126,47 @@ class TestOnRabbitMQ:
             job = wait_for(steps, job_id, JobState.FAILED)
         assert job.started_at is not None
         assert job.started_at - job.created_at < timedelta(seconds=settings.rering_seconds)  # then the sweeper rings
+
+
+class TestSharing:
+    def test_a_bell_reaches_the_worker_that_can_take_the_job(
+        self, steps: Steps, settings: Settings, environment: dict[str, str], tmp_path: Path
+    ) -> None:
+        """Either worker may hear it first, and neither looks for work again by itself."""
+        alone = environment | {"VITPRESS_SWEEP_SECONDS": "1000"}
+        with (
+            processes.worker(alone, tmp_path / "plain.log"),
+            processes.worker(alone | {"VITPRESS_WORKER_TAGS": '["a100"]'}, tmp_path / "tagged.log"),
+        ):
+            services.wait_until(lambda: len(steps.do(workers.list_)) == 2, SECONDS)
+            [tagged] = [worker.name for worker in steps.do(workers.list_) if worker.tags]
+            for _ in range(4):
+                job = steps.submit(dataset="local:nowhere", device_tag="a100")
+                queue.ring(settings, job.id, Queue.CPU)
+                wait_for(steps, job.id, JobState.FAILED)
+                services.wait_until(lambda: not any(worker.job for worker in steps.do(workers.list_)), SECONDS)
+        took = steps.do(lambda session: set(session.scalars(select(Job.worker))))
+        assert took == {tagged}
+
+    def test_a_drained_worker_lives_and_takes_jobs_again_when_it_is_resumed(
+        self, steps: Steps, settings: Settings, worker: "subprocess.Popen[bytes]"
+    ) -> None:
+        services.wait_until(lambda: steps.do(workers.list_), SECONDS)
+        [name] = [each.name for each in steps.do(workers.list_)]
+        steps.do(workers.set_draining, name, True)
+        job_id = submit_doomed(steps)
+        assert queue.ring(settings, job_id, Queue.CPU)
+        beat = steps.do(now)
+        services.wait_until(lambda: heard_since(steps, beat), SECONDS)
+        assert steps.get(job_id).attempt == 0
+        steps.do(workers.set_draining, name, False)
+        wait_for(steps, job_id, JobState.FAILED)
+
+
+def heard_since(steps: Steps, at: datetime) -> bool:
+    """Whether the worker has swept twice: it heard the bell before."""
+    [worker] = steps.do(workers.list_)
+    return steps.do(now) - timedelta(seconds=worker.heartbeat_age_seconds) > at + timedelta(seconds=1)
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
