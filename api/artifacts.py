@@ -1,11 +1,12 @@
 """A finished job's files. Only what the database lists is served: a name never becomes a path."""
 
 import re
+from datetime import timedelta
 from http import HTTPStatus
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Request, Response
-from fastapi.responses import StreamingResponse
+from fastapi.responses import RedirectResponse, StreamingResponse
 
 from api import ranges
 from api.dependencies import JobId
@@ -57,6 +58,7 @@ def list_(job_id: JobId, engine: Database, request: Request) -> ArtifactList:
     | {
         200: {"content": _BINARY},
         206: {"content": _BINARY, "description": "The range asked for"},
+        307: {"description": "A link to the file in the object store, which lives for a while"},
         304: {"description": "The copy that `If-None-Match` names is the current one"},
     },
 )
@@ -64,13 +66,15 @@ def get(
     job_id: JobId,
     name: str,
     found: Found,
+    request: Request,
     range_: Annotated[
         str | None, Header(alias="Range", description="One byte range; several are answered whole")
     ] = None,
     if_range: Annotated[str | None, Header()] = None,
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
-    """Streamed. Its strong `ETag` is the file's SHA-256; a broken download resumes with `Range` and `If-Range`."""
+    """Its strong `ETag` is the file's SHA-256; a broken download resumes with `Range` and `If-Range`. A server may send
+    you to its object store instead of streaming the file itself."""
     with transaction(found.engine, read_only=True) as session:
         artifact = next((each for each in jobs.artifacts(session, job_id) if each.name == name), None)
         if artifact is None and jobs.get(session, job_id).artifacts_deleted_at is not None:
@@ -81,6 +85,11 @@ def get(
     if ranges.not_modified(if_none_match, etag):
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers={"ETag": etag})
     part = ranges.requested(range_, if_range, artifact.size, etag)
+    # What the object store would make of If-Range is nothing: its tags are not ours.
+    if if_range is None and not getattr(request.state, "is_head", False):
+        link = _link(found, artifact.blob_key)
+        if link is not None:
+            return RedirectResponse(link, HTTPStatus.TEMPORARY_REDIRECT, {"Cache-Control": "no-store"})
     start, end = part or (0, artifact.size)
     headers = {
         "ETag": etag,
@@ -97,3 +106,12 @@ def get(
         headers,
         artifact.media_type,
     )
+
+
+def _link(found: Found, blob_key: str) -> str | None:
+    """None where the file is to be streamed. Raises ``BlobNotFoundError``."""
+    seconds = found.settings.presigned_seconds
+    link = None if seconds is None else found.blobs.link(blob_key, timedelta(seconds=seconds))
+    if link is not None:
+        found.blobs.head(blob_key)
+    return link

@@ -76,6 +76,7 @@ class HeadAsGet:
             await self.app(scope, receive, send)
             return
         headers = [(name, value) for name, value in scope["headers"] if name != b"range"]  # defined for GET alone
+        scope.setdefault("state", {})["is_head"] = True  # for routes whose answer is a link that only GET may follow
 
         with anyio.CancelScope() as answered:
 

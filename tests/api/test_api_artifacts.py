@@ -2,14 +2,19 @@
 
 import hashlib
 import random
+from pathlib import Path
 
 import httpx
 import pytest
 from fastapi.testclient import TestClient
+from pydantic import SecretStr
 
+from api.app import create_app
 from hands import Worker
+from serving import local_client
 from store.blobs import Blobs
 from store.settings import Settings
+from vitpress import Client
 
 WEIGHTS = random.Random(7).randbytes(3_000_017)  # noqa: S311 - several chunks, and no multiple of one
 DIGEST = hashlib.sha256(WEIGHTS).hexdigest()
@@ -143,3 +148,63 @@ class TestCondition:
 
     def test_not_met_does_not(self, client: TestClient, weights: str) -> None:
         assert client.get(weights, headers={"If-None-Match": '"other"'}).status_code == 200
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+class TestLinks:
+    """With ``presigned_seconds``, and blobs on S3."""
+
+    @pytest.fixture
+    def settings(self, settings: Settings, s3_endpoint: str) -> Settings:
+        return settings.model_copy(
+            update={
+                "blob_url": f"s3://presses/{settings.data_dir.parent.name}",
+                "s3_endpoint": s3_endpoint,
+                "s3_region": "us-east-1",
+                "s3_access_key_id": "test",
+                "s3_secret_access_key": SecretStr("test"),
+                "presigned_seconds": 61,
+            }
+        )
+
+    def test_are_where_a_download_is_sent(self, client: TestClient, s3_endpoint: str, weights: str) -> None:
+        answer = client.get(weights, follow_redirects=False)
+
+        assert (answer.status_code, answer.headers["Cache-Control"]) == (307, "no-store")
+        link = answer.headers["Location"]
+        assert link.startswith(s3_endpoint)
+        assert "X-Amz-Expires=61" in link
+        assert httpx.get(link).content == WEIGHTS
+        assert httpx.get(link, headers={"Range": "bytes=7-12"}).content == WEIGHTS[7:13]
+
+    def test_are_not_given_where_the_answer_is_the_server_s(self, client: TestClient, weights: str) -> None:
+        head = client.head(weights, follow_redirects=False)
+        resumed = client.get(weights, headers={"Range": "bytes=7-12", "If-Range": ETAG}, follow_redirects=False)
+        known = client.get(weights, headers={"If-None-Match": ETAG}, follow_redirects=False)
+
+        assert (head.status_code, head.headers["ETag"]) == (200, ETAG)
+        assert (resumed.status_code, resumed.content) == (206, WEIGHTS[7:13])
+        assert known.status_code == 304
+
+    def test_are_not_given_to_what_is_lost(
+        self, client: TestClient, settings: Settings, job: str, weights: str
+    ) -> None:
+        Blobs.open(settings).delete_prefix(job.removeprefix("/v1/"))
+
+        assert client.get(weights, follow_redirects=False).json()["code"] == "blob_not_found"
+
+    def test_are_followed_by_the_client(self, server: str, job: str, tmp_path: Path) -> None:
+        with Client(server) as client:
+            client.download(job.rpartition("/")[2], tmp_path / "out")
+
+        assert (tmp_path / "out" / "model.safetensors").read_bytes() == WEIGHTS
+
+    def test_are_not_given_to_local_files(self, settings: Settings, worker: Worker) -> None:
+        local = settings.model_copy(update={"blob_url": f"file://{settings.data_dir}/blobs"})
+        worker.settings = local
+        job_id = worker.submit()
+        worker.finish(worker.claim(), {"model.safetensors": WEIGHTS})
+
+        with local_client(create_app(local)) as client:
+            answer = client.get(f"/v1/jobs/{job_id}/artifacts/model.safetensors", follow_redirects=False)
+            assert (answer.status_code, answer.content == WEIGHTS) == (200, True)

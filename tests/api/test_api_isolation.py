@@ -56,6 +56,7 @@ OPERATIONS = [
 FOR_ADMINISTRATORS = {"owners"}  # resources; drain_worker and resume_worker are further operations
 ADMINISTRATIVE = {"drain_worker", "resume_worker"}
 SHOWN = {"jobs", "keys", "projects", "webhooks"}  # resources whose rows in ``annas`` are complete enough to be shown
+ENDLESS = {"watch_project"}  # streams that no finished job ends
 CHANGES_NOTHING = {"create_plan"}  # though its method could
 
 
@@ -125,7 +126,7 @@ class TestEveryRoute:
         """Or the test above would prove nothing."""
         anna = team.client("anna")
         for operation in NAMING:
-            if operation.method == "GET" and operation.resource in SHOWN:
+            if operation.method == "GET" and operation.resource in SHOWN and operation.name not in ENDLESS:
                 answer = operation.ask(anna, annas[operation.resource], **further(annas))
                 assert answer.status_code == 200, f"{operation}: {answer.text}"
 

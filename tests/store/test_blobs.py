@@ -1,8 +1,11 @@
 """The same behaviour on local files and on an S3 peer."""
 
 import hashlib
+from datetime import timedelta
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
+import httpx
 import pytest
 
 from store.blobs import Blobs
@@ -16,10 +19,14 @@ CONTENT = bytes(range(251)) * 30_011  # more than one part of a multipart upload
 def blobs(request: pytest.FixtureRequest, tmp_path: Path) -> Blobs:
     if request.param == "file":
         return Blobs.open(Settings(data_dir=tmp_path))
+    return in_bucket(str(request.getfixturevalue("s3_endpoint")), tmp_path.name)
+
+
+def in_bucket(endpoint: str, prefix: str) -> Blobs:
     return Blobs.open(
         Settings(
-            blob_url=f"s3://presses/{tmp_path.name}",
-            s3_endpoint=request.getfixturevalue("s3_endpoint"),
+            blob_url=f"s3://presses/{prefix}",
+            s3_endpoint=endpoint,
             s3_region="us-east-1",
             s3_access_key_id="test",
             s3_secret_access_key="test",  # noqa: S106 - the peer does not check it
@@ -45,6 +52,36 @@ class TestPutting:
         blobs.put_file("jobs/1/attempt-1/weights", file)
         blobs.put_file("jobs/1/attempt-1/weights", tmp_path / "other")
         assert b"".join(blobs.stream("jobs/1/attempt-1/weights")) == b"other"
+
+
+class TestLargeBlobs:
+    def test_go_to_s3_in_parts(self, s3_endpoint: str, tmp_path: Path) -> None:
+        """A single request may put 5 GiB, and a part that fails is sent again alone."""
+        content = CONTENT + CONTENT[::-1]
+        assert len(content) > 12 << 20
+        (tmp_path / "large").write_bytes(content)
+        blobs = in_bucket(s3_endpoint, tmp_path.name)
+        stored = blobs.put_file("jobs/1/attempt-1/weights", tmp_path / "large")
+        tag = httpx.head(f"{s3_endpoint}/presses/{tmp_path.name}/jobs/1/attempt-1/weights").headers["ETag"]
+        assert tag.strip('"').endswith("-3")  # S3's way to say: of three parts
+        assert blobs.get_file("jobs/1/attempt-1/weights", tmp_path / "fetched") == stored
+        assert (tmp_path / "fetched").read_bytes() == content
+
+
+class TestLinks:
+    def test_open_the_blob_for_whoever_has_one(self, s3_endpoint: str, file: Path, tmp_path: Path) -> None:
+        blobs = in_bucket(s3_endpoint, tmp_path.name)
+        blobs.put_file("jobs/1/attempt-1/weights", file)
+        link = blobs.link("jobs/1/attempt-1/weights", timedelta(seconds=61))
+        assert link is not None
+        assert {"X-Amz-Signature", "X-Amz-Expires"} <= set(parse_qs(urlsplit(link).query))
+        assert parse_qs(urlsplit(link).query)["X-Amz-Expires"] == ["61"]
+        assert httpx.get(link).content == CONTENT
+        part = httpx.get(link, headers={"Range": "bytes=7-16"})
+        assert (part.status_code, part.content) == (206, CONTENT[7:17])
+
+    def test_local_files_have_none(self, tmp_path: Path) -> None:
+        assert Blobs.open(Settings(data_dir=tmp_path)).link("jobs/1/attempt-1/weights", timedelta(seconds=61)) is None
 
 
 class TestStreaming:
