@@ -64,6 +64,32 @@ class TestTheSweeperOfAWorker:
             thread.join()
         assert steps.do(workers.seen, timedelta(seconds=60)) == []
 
+    @pytest.mark.parametrize("is_busy", [False, True])
+    def test_an_idle_worker_is_woken_for_what_it_can_take(
+        self, database: Engine, settings: Settings, steps: Steps, is_busy: bool
+    ) -> None:
+        """By a bell of its own, which nobody else hears."""
+        steps.submit(device_tag="a100")
+        busy = threading.Event()
+        if is_busy:
+            busy.set()
+        tagged = settings.model_copy(update={"worker_tags": ("a100",)})
+        for name, its in (("plain", settings), ("tagged", tagged)):
+            sweeper = Sweeper(database, its, name, [Queue.CPU], busy)
+            sweeper.run(OneRound())
+        with redis.Redis.from_url(settings.broker_url or "") as connection:
+            rung = {key.decode() for key in connection.keys("worker.*")}
+        assert rung == (set() if is_busy else {"worker.tagged"})
+        assert bells(settings) == 0
+
+
+class OneRound(threading.Event):
+    """Is set once it was waited for."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.set()
+        return True
+
 
 def bells(settings: Settings) -> int:
     with redis.Redis.from_url(settings.broker_url or "") as connection:
