@@ -1,28 +1,192 @@
-"""The datasets that jobs can calibrate and evaluate on: the samples, and the folders that the operator provides."""
+"""The datasets that jobs calibrate and evaluate on: the samples, the operator's folders, and what owners bring."""
 
 from collections.abc import Iterator
+from http import HTTPStatus
+from pathlib import Path
+from typing import Annotated
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request, Response
+from fastapi import Path as PathParameter
+from fastapi.responses import StreamingResponse
 
-from api.resources import Config
-from api.schemas import Dataset, DatasetList
+from api.errors import BODY_STATUSES, checked, responses
+from api.idempotency import Once
+from api.identity import Reader, Submitter
+from api.resources import Database, Found, Resources
+from api.schemas import JobError
+from api.schemas_datasets import Dataset, DatasetDetail, DatasetList, DatasetRequest, Thumbnail
 from core import datasets
-from core.errors import DatasetError
+from core.datasets import DatasetInfo
+from core.errors import DatasetError, UnknownDatasetError
+from store import checks, owners, uploads
+from store import datasets as own_datasets
+from store.blobs import Stored
+from store.datasets import DatasetView
+from store.errors import (
+    BlobNotFoundError,
+    DatasetExistsError,
+    DatasetInUseError,
+    ThumbnailNotFoundError,
+)
+from store.queue import ring
+from store.session import transaction
 from store.settings import Settings
+from store.tables import CheckState, JobKind, Queue, uuid7
+
+Name = Annotated[str, PathParameter(description="As jobs name it: `own:shoes`", max_length=200)]
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
 
 
 @router.get("", name="list_datasets", summary="List datasets")
-def list_(settings: Config) -> DatasetList:
-    """Every usable one: a folder whose splits contradict each other is left out."""
-    return DatasetList(items=list(_usable(settings)))
+def list_(asking: Reader, found: Found) -> DatasetList:
+    """The server's, then your own. A folder of the server's whose splits contradict each other is left out."""
+    with transaction(found.engine, read_only=True) as session:
+        own = own_datasets.list_(session, asking.owner_id)
+    return DatasetList(items=[*map(_provided, _usable(found.settings)), *map(_own, own)])
 
 
-def _usable(settings: Settings) -> Iterator[Dataset]:
+@router.post(
+    "",
+    name="create_dataset",
+    summary="Bring a dataset",
+    status_code=HTTPStatus.ACCEPTED,
+    response_description="To be checked; `Location` is the dataset",
+    responses=responses(DatasetExistsError, statuses=BODY_STATUSES),
+)
+def create(
+    body: DatasetRequest, asking: Submitter, once: Once, found: Found, request: Request, response: Response
+) -> Dataset:
+    """From an upload, which is used up, or a directory. A worker looks at every image: jobs may read it once it is
+    `ready`, and leave out the images that are broken."""
+    dataset_id = uuid7()
+    directory, file, stored = _directory(body, found.settings), None, None
+    if body.upload is not None:
+        file, stored = _keep(body.upload, body.name, dataset_id, asking.owner_id, found)
+    try:
+        with once.transaction() as session:
+            if body.upload is not None:
+                upload_id = body.upload
+                checked(lambda: uploads.take(session, found.settings, asking.owner_id, upload_id))
+            view = own_datasets.create(
+                session, asking.owner_id, body.name, dataset_id=dataset_id, stored=stored, directory=directory
+            )
+            job_id = checks.enqueue(
+                session,
+                owners.place(session, asking.owner_id),
+                JobKind.CHECK_DATASET,
+                dataset_id,
+                created_by=asking.key_id,
+                max_attempts=found.settings.max_attempts,
+            )
+            response.headers["Location"] = request.url_for("get_dataset", dataset=view.name).path
+            answer = once.answered(_own(view))
+    except BaseException:
+        found.blobs.delete_prefix(own_datasets.prefix(dataset_id))
+        raise
+    if file is not None:
+        file.unlink(missing_ok=True)
+    ring(found.settings, job_id, Queue.CPU)
+    return answer
+
+
+@router.get("/{dataset}", name="get_dataset", summary="Show a dataset", responses=responses(UnknownDatasetError))
+def get(dataset: Name, asking: Reader, found: Found, request: Request) -> DatasetDetail:
+    """With what the check of an own one found: counts, broken images, thumbnails."""
+    if not dataset.startswith(own_datasets.SCHEME):
+        settings = found.settings
+        shown = _provided(datasets.describe(dataset, settings.samples_dir, settings.datasets_dir))
+        return DatasetDetail(**shown.model_dump(), report=None, thumbnails=[])
+    with transaction(found.engine, read_only=True) as session:
+        view = own_datasets.get(session, asking.owner_id, dataset)
+    thumbnails = [
+        Thumbnail(
+            class_name=each.class_name,
+            url=request.url_for("get_thumbnail", dataset=dataset, name=each.name).path,
+        )
+        for each in (view.report.thumbnails if view.report else ())
+    ]
+    return DatasetDetail(**_own(view).model_dump(), report=view.report, thumbnails=thumbnails)
+
+
+@router.get(
+    "/{dataset}/thumbnails/{name}",
+    name="get_thumbnail",
+    summary="Show a thumbnail",
+    response_class=StreamingResponse,
+    response_description="At most 128 × 128 pixels",
+    responses=responses(UnknownDatasetError, ThumbnailNotFoundError, BlobNotFoundError)
+    | {200: {"content": {"image/webp": {"schema": {"type": "string", "format": "binary"}}}}},
+)
+def get_thumbnail(dataset: Name, name: str, asking: Reader, found: Found) -> Response:
+    with transaction(found.engine, read_only=True) as session:
+        view = own_datasets.get(session, asking.owner_id, dataset)
+    if name not in {each.name for each in (view.report.thumbnails if view.report else ())}:
+        raise ThumbnailNotFoundError(dataset, name)
+    return StreamingResponse(
+        found.blobs.stream(own_datasets.thumbnail_key(view.id, name)),
+        headers={"Cache-Control": "private, max-age=3600", "X-Content-Type-Options": "nosniff"},
+        media_type="image/webp",
+    )
+
+
+@router.delete(
+    "/{dataset}",
+    name="delete_dataset",
+    summary="Delete a dataset",
+    responses=responses(UnknownDatasetError, DatasetInUseError),
+)
+def delete(dataset: Name, asking: Submitter, engine: Database) -> Dataset:
+    """One of your own. A directory stays as it is. The answer is what the dataset was."""
+    with transaction(engine) as session:
+        return _own(own_datasets.remove(session, asking.owner_id, dataset))
+
+
+def _directory(body: DatasetRequest, settings: Settings) -> Path | None:
+    if body.directory is None:
+        return None
+    given = body.directory
+    return checked(lambda: own_datasets.allowed_directory(given, settings.dataset_roots))[0]
+
+
+def _keep(upload: str, name: str, dataset_id: str, owner_id: str, found: Resources) -> tuple[Path, Stored]:
+    """The upload's file and, after perhaps minutes, its blob: before the transaction, which others wait for."""
+    with transaction(found.engine, read_only=True) as session:
+        [file] = checked(lambda: uploads.complete(session, found.settings, owner_id, upload))
+        if f"{own_datasets.SCHEME}{name}" in own_datasets.names(session, owner_id):
+            raise DatasetExistsError(f"{own_datasets.SCHEME}{name}")
+    return file, found.blobs.put_file(own_datasets.data_key(dataset_id), file)
+
+
+def _usable(settings: Settings) -> Iterator[DatasetInfo]:
     for name in datasets.names(settings.samples_dir, settings.datasets_dir):
         try:
-            info = datasets.describe(name, settings.samples_dir, settings.datasets_dir)
+            yield datasets.describe(name, settings.samples_dir, settings.datasets_dir)
         except DatasetError:
             continue
-        yield Dataset(name=info.name, classes=info.classes, splits=list(info.splits))
+
+
+def _provided(info: DatasetInfo) -> Dataset:
+    return Dataset(
+        name=info.name,
+        classes=info.classes,
+        splits=list(info.splits),
+        state=CheckState.READY,
+        error=None,
+        created_at=None,
+        size=None,
+        directory=None,
+    )
+
+
+def _own(view: DatasetView) -> Dataset:
+    return Dataset(
+        name=view.name,
+        classes=tuple(each.name for each in view.report.classes) if view.report else (),
+        splits=list(view.report.splits) if view.report else [],
+        state=view.state,
+        error=None if view.error is None else JobError.model_validate(view.error),
+        created_at=view.created_at,
+        size=None if view.blob_key is None else view.size,
+        directory=view.directory,
+    )

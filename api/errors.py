@@ -22,7 +22,10 @@ from store.errors import (
     ArtifactsDeletedError,
     BlobNotFoundError,
     DailyLimitError,
+    DatasetExistsError,
+    DatasetInUseError,
     DeliveryNotFoundError,
+    DirectoryNotAllowedError,
     IdempotencyKeyReusedError,
     InvalidKeyError,
     JobFinishedError,
@@ -41,7 +44,10 @@ from store.errors import (
     ScopeError,
     SecretNotRepeatedError,
     StorageQuotaError,
+    ThumbnailNotFoundError,
     TooManyWebhooksError,
+    UploadIncompleteError,
+    UploadNotFoundError,
     WebhookDisabledError,
     WebhookNotFoundError,
     WebhookTargetError,
@@ -185,6 +191,14 @@ RULES: dict[type[Exception], Rule] = {
     StorageQuotaError: Rule(
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "Storage quota exceeded", shown=("limit_bytes", "used_bytes")
     ),
+    UploadNotFoundError: Rule(HTTPStatus.NOT_FOUND, "No such upload", pointer="/upload"),
+    UploadIncompleteError: Rule(
+        HTTPStatus.CONFLICT, "Upload incomplete", shown=("offset", "length"), pointer="/upload"
+    ),
+    DatasetExistsError: Rule(HTTPStatus.CONFLICT, "Dataset exists"),
+    DatasetInUseError: Rule(HTTPStatus.CONFLICT, "Dataset in use", shown=("job_id",)),
+    DirectoryNotAllowedError: Rule(HTTPStatus.UNPROCESSABLE_ENTITY, "Directory not allowed", pointer="/directory"),
+    ThumbnailNotFoundError: Rule(HTTPStatus.NOT_FOUND, "No such thumbnail"),
     ArtifactsDeletedError: Rule(HTTPStatus.GONE, "Artifacts deleted"),
     ResultNotReadyError: Rule(HTTPStatus.CONFLICT, "No results yet", shown=("state",)),
     ArtifactNotFoundError: Rule(HTTPStatus.NOT_FOUND, "No such artifact"),

@@ -207,16 +207,6 @@ class ModelPage(_Response):
     next_cursor: Annotated[str | None, Field(description="The `cursor` of the next page; null on the last one")]
 
 
-class Dataset(_Response):
-    name: str
-    classes: tuple[str, ...]
-    splits: Annotated[list[str], Field(description="`calibration` and `evaluation`, or `all`: one set, to be divided")]
-
-
-class DatasetList(_Response):
-    items: list[Dataset]
-
-
 class Health(_Response):
     status: Literal["ok"]
 

@@ -16,10 +16,11 @@ from api.errors import BODY_STATUSES, InvalidRequestError, checked, responses
 from api.idempotency import Once
 from api.identity import Submitter
 from api.jobs import answer, shown
+from api.references import check_dataset
 from api.resources import Found, Resources
 from api.schemas import Job, JobRequest
 from api.schemas_requests import Batch, BatchRequest, CloneRequest
-from core import catalog, datasets, memory
+from core import catalog, memory
 from core.dry_run import check as check_recipe
 from store import changes, jobs, owners, storage
 from store.errors import (
@@ -50,7 +51,7 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 )
 def create(body: JobRequest, asking: Submitter, once: Once, found: Found, request: Request, response: Response) -> Job:
     """Checks at once that the model and the dataset exist and that the goal is not out of reach; queues the job."""
-    check(body, found)
+    check(body, asking, found)
     with once.transaction() as session:
         storage.check_quota(session, asking.owner_id)
         view = submit(session, body, asking, found)
@@ -114,7 +115,7 @@ def clone(
     except ValidationError as error:  # what was accepted before may no longer be
         faults = [{**fault, "loc": ("body", *fault["loc"])} for fault in error.errors()]
         raise RequestValidationError(faults, body=given) from error
-    check(wanted, found)
+    check(wanted, asking, found)
     with once.transaction() as session:
         storage.check_quota(session, asking.owner_id)
         view = submit(session, wanted, asking, found, cloned_from=job_id)
@@ -141,12 +142,11 @@ def retry(job_id: JobId, asking: Submitter, once: Once, found: Found, request: R
     return job
 
 
-def check(body: JobRequest, found: Resources) -> None:
+def check(body: JobRequest, asking: Identity, found: Resources) -> None:
     """Raises ``InvalidRequestError`` for what no worker could make good."""
-    settings = found.settings
     checked(
         lambda: check_recipe(catalog.get(body.model).shape, body.recipe),
-        lambda: datasets.describe(body.dataset, settings.samples_dir, settings.datasets_dir),
+        lambda: check_dataset(found, asking.owner_id, body.dataset),
     )
 
 
@@ -179,7 +179,7 @@ def _faults(body: JobRequest, asking: Identity, found: Resources) -> list[dict[s
     faults: list[dict[str, Any]] = []
     with transaction(found.engine, read_only=True) as session:
         for step in (
-            lambda: check(body, found),
+            lambda: check(body, asking, found),
             lambda: checked(lambda: owners.place(session, asking.owner_id, body.project)),
         ):
             try:
