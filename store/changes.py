@@ -70,6 +70,9 @@ def delete_(session: Session, job_id: str) -> None:
     Raises ``JobNotFoundError``, ``JobNotFinishedError``.
     """
     ended = [state for state in JobState if state.is_final]
-    if session.scalar(delete(Job).where(Job.id == job_id, Job.state.in_(ended)).returning(Job.id)) is None:
+    deleted = delete(Job).where(Job.id == job_id, Job.state.in_(ended)).returning(Job.owner_id, Job.created_at)
+    gone = session.execute(deleted).one_or_none()
+    if gone is None:
         raise JobNotFinishedError(job_id, jobs.get(session, job_id).state)
+    jobs.remember_submission(session, gone.owner_id, gone.created_at)
     trash.throw(session, trash.job_prefix(job_id))

@@ -2,10 +2,10 @@
 
 import math
 from collections.abc import Collection, Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Select, case, func, literal, select
+from sqlalchemy import Select, case, func, literal, select, update
 from sqlalchemy.orm import Session
 
 from core.recipe import AnyRecipe, recipe_adapter
@@ -88,12 +88,37 @@ def check_daily_limit(session: Session, owner_id: str) -> None:
     limit = session.scalar(asked.with_for_update(key_share=True))
     if limit is None:
         return
-    submitted = select(Job.created_at).where(Job.owner_id == owner_id, Job.kind == JobKind.COMPRESS)
-    of_the_limit = submitted.order_by(Job.id.desc()).offset(limit - 1).limit(1)
     at = now(session)
-    since = session.scalar(of_the_limit) if limit > 0 else at
+    since = _submitted(session, owner_id, limit, at) if limit > 0 else at
     if since is not None and since > at - DAY:
         raise DailyLimitError(limit, math.ceil((since + DAY - at).total_seconds()))
+
+
+def remember_submission(session: Session, owner_id: str, created_at: datetime) -> None:
+    """Of a job that is being deleted: where there is a daily limit, it goes on to count."""
+    asked = select(Owner.max_daily).where(Owner.id == owner_id).with_for_update(key_share=True)
+    at = now(session)
+    if session.scalar(asked) is None or created_at <= at - DAY:
+        return
+    times = [each.isoformat() for each in (*_deleted(session, owner_id, at), created_at)]
+    remembered = update(Owner).where(Owner.id == owner_id).values(deleted_submissions=times)
+    session.execute(remembered.execution_options(synchronize_session=False))
+
+
+def _submitted(session: Session, owner_id: str, number: int, at: datetime) -> datetime | None:
+    """When the job was submitted that is ``number`` in the order from the newest, deleted ones among them."""
+    deleted = _deleted(session, owner_id, at)
+    surely_newer = max(0, number - 1 - len(deleted))
+    rows = select(Job.created_at).where(Job.owner_id == owner_id, Job.kind == JobKind.COMPRESS)
+    rows = rows.order_by(Job.id.desc()).offset(surely_newer).limit(number - surely_newer)
+    times = sorted([*session.scalars(rows), *deleted], reverse=True)
+    return next(iter(times[number - 1 - surely_newer :]), None)
+
+
+def _deleted(session: Session, owner_id: str, at: datetime) -> list[datetime]:
+    """When those jobs were submitted that are deleted, of the last day."""
+    stored = session.scalar(select(Owner.deleted_submissions).where(Owner.id == owner_id))
+    return [time for time in map(datetime.fromisoformat, stored or ()) if time > at - DAY]
 
 
 def get(session: Session, job_id: str) -> JobView:

@@ -183,6 +183,7 @@ class Owner(Base):
     max_daily: Mapped[int | None]  # jobs submitted in any 24 hours
     max_bytes: Mapped[int | None] = mapped_column(BigInteger)  # stored: artifacts, models, datasets, uploads
     claimed_at: Mapped[datetime | None]  # when a job of its was last claimed: the longest ago is next
+    deleted_submissions: Mapped[list[str] | None]  # when jobs were submitted that are deleted, and count for the day
 
 
 class Project(Base):
@@ -350,7 +351,7 @@ class OwnModel(Base):
     hub_id: Mapped[str | None] = mapped_column(Text)  # None: uploaded
     architecture: Mapped[str] = mapped_column(Text)
     kwargs: Mapped[dict[str, Any]]
-    config: Mapped[dict[str, Any] | None]  # vitpress.artifact.ModelConfig
+    config: Mapped[dict[str, Any] | None]  # vitpress.artifact.ModelConfig; before: store.own_models.Wanted
     shape: Mapped[dict[str, Any] | None] = mapped_column(deferred=True, deferred_raiseload=True)  # ModelShape
     parameters: Mapped[int | None] = mapped_column(BigInteger)
     macs: Mapped[int | None] = mapped_column(BigInteger)

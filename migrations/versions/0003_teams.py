@@ -84,6 +84,7 @@ def _owners() -> None:
         sa.Column("max_daily", sa.Integer()),
         sa.Column("max_bytes", sa.BigInteger()),
         sa.Column("claimed_at", sa.DateTime(timezone=True)),
+        sa.Column("deleted_submissions", sa.JSON()),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_owners")),
         sa.UniqueConstraint("name", name=op.f("uq_owners_name")),
     )

@@ -8,8 +8,8 @@ from sqlalchemy import Engine, update
 from examples import PLAN, REPORT
 from steps import Steps
 from store import attempts, changes, jobs, storage, trash, upkeep
-from store.errors import JobNotFinishedError, JobNotFoundError, JobNotRetriableError, StorageQuotaError
-from store.owners import set_limits
+from store.errors import DailyLimitError, JobNotFinishedError, JobNotFoundError, JobNotRetriableError, StorageQuotaError
+from store.owners import create, set_limits
 from store.session import transaction
 from store.tables import LOCAL_ID, Job, JobState, OwnDataset, OwnModel, Upload
 from store.values import ArtifactView, CheckpointFile, Claim, JobError, JobView, Limits
@@ -87,6 +87,20 @@ class TestDeleting:
         steps.claim()
         with pytest.raises(JobNotFinishedError):
             steps.do(changes.delete_, job.id)
+
+    def test_gives_nothing_back_of_the_daily_limit(self, steps: Steps) -> None:
+        place = steps.do(create, "eager", Limits(max_daily=3))
+        jobs_of_today = [steps.submit(place=place) for _ in range(3)]
+        for job in jobs_of_today[:2]:
+            steps.do(jobs.request_cancel, job.id)
+            steps.do(changes.delete_, job.id)
+        with pytest.raises(DailyLimitError) as raised:
+            steps.submit(place=place)
+        assert 86_000 < raised.value.retry_after_seconds <= 86_400
+        steps.do(set_limits, "eager", Limits(max_daily=4))
+        steps.submit(place=place)
+        with pytest.raises(DailyLimitError):
+            steps.submit(place=place)
 
 
 class TestTrash:
