@@ -21,7 +21,8 @@ ENV PATH=/opt/vitpress/bin:$PATH \
 # Volumes mounted here for the first time take over the owner.
 RUN groupadd --gid 10001 vitpress \
  && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /var/lib/vitpress --shell /usr/sbin/nologin vitpress \
- && install --directory --owner=10001 --group=10001 /var/lib/vitpress /var/lib/vitpress/blobs /var/lib/vitpress/hub
+ && install --directory --owner=10001 --group=10001 \
+    /var/lib/vitpress /var/lib/vitpress/blobs /var/lib/vitpress/cache /var/lib/vitpress/hub /var/lib/vitpress/uploads
 WORKDIR /app
 COPY samples samples
 STOPSIGNAL SIGTERM

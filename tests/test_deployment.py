@@ -186,10 +186,24 @@ class TestCompose:
         used = {source for service in COMPOSE["services"] for source in mounts(service) if "/" not in source}
         assert used == set(COMPOSE["volumes"])
 
+    def test_lets_every_process_write_where_the_settings_say(self) -> None:
+        """All else is read-only, and what a volume is first mounted over must belong to the user."""
+        settings = Settings(data_dir=Path("/var/lib/vitpress"))
+        places = {"api": {settings.upload_dir}, "worker-cpu": {settings.cache_dir, Path("/var/lib/vitpress/hub")}}
+        [made] = [run for run in stages()["base"].of("RUN") if "install --directory" in run]
+        for service, directories in places.items():
+            targets = {Path(volume.split(":")[1]) for volume in writable(service)}
+            assert directories | {Path("/var/lib/vitpress/blobs")} <= targets
+            assert {str(target) for target in targets} <= set(made.split())
+
     def test_gives_a_gpu_to_the_gpu_worker(self) -> None:
         [device] = COMPOSE["services"]["worker-gpu"]["deploy"]["resources"]["reservations"]["devices"]
         assert (device["driver"], device["capabilities"]) == ("nvidia", ["gpu"])
         assert environment("worker-gpu")["VITPRESS_DEVICE"] == "gpu"
+
+
+def writable(service: str) -> list[str]:
+    return [volume for volume in COMPOSE["services"][service]["volumes"] if not volume.endswith(":ro")]
 
 
 def mounts(service: str) -> dict[str, str]:
