@@ -16,6 +16,7 @@ from typing import Any, Self
 from urllib.parse import quote
 
 from vitpress import credentials, download
+from vitpress.brought import Datasets, Models
 from vitpress.errors import RatioError, WaitTimeoutError
 from vitpress.handle import FOLDER, JobHandle, which
 from vitpress.plan import Plan
@@ -25,7 +26,7 @@ from vitpress.streaming import follow
 from vitpress.team import Keys, Owners, Projects, Webhooks, Workers
 from vitpress.team_values import Storage
 from vitpress.transport import Retries, Transport
-from vitpress.values import Artifact, DatasetInfo, Job, JobEvent, JobState, ModelInfo, ProjectEvent
+from vitpress.values import Artifact, Job, JobEvent, JobState, ProjectEvent
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 EXPORT_SUFFIXES = (".onnx", ".pt2")
@@ -37,7 +38,8 @@ class Client:
 
     ``base_url`` defaults to ``$VITPRESS_URL``, then to ``http://127.0.0.1:8000``; ``api_key`` to ``$VITPRESS_API_KEY``,
     then to what ``vitpress login`` has kept for that server. ``timeout``, in seconds, bounds each wait for the server's
-    next bytes. Around the jobs are ``keys``, ``owners``, ``projects``, ``workers`` and ``webhooks``.
+    next bytes. Around the jobs are ``models``, ``datasets``, ``keys``, ``owners``, ``projects``, ``workers`` and
+    ``webhooks``.
 
     Every method raises ``ServerUnreachableError`` when there is no connection, ``ApiError`` (``UnauthorizedError``,
     ``NotFoundError``, ``ConflictError``, ``InvalidRequestError``) when the server refuses, and
@@ -58,6 +60,7 @@ class Client:
         self._http = Transport(self.base_url, timeout, retries or Retries(), key)
         self.keys, self.owners, self.projects = Keys(self._http), Owners(self._http), Projects(self._http)
         self.workers, self.webhooks = Workers(self._http), Webhooks(self._http)
+        self.models, self.datasets = Models(self._http), Datasets(self._http)
 
     def __enter__(self) -> Self:
         return self
@@ -283,16 +286,6 @@ class Client:
             path = f"{_job(job_id)}/artifacts/{quote(artifact.name)}"
             download.fetch(self._http, path, artifact, directory, on_bytes, folder)
         return directory
-
-    def models(self, search: str | None = None, *, page: int = 50) -> Iterator[ModelInfo]:
-        """The models that can be compressed, those like ``search`` if given."""
-        return pages(self._http, ModelInfo, "/v1/models", {"search": search}, page)
-
-    def model(self, name: str) -> ModelInfo:
-        return read(ModelInfo, self._http.get(f"/v1/models/{quote(name, safe=':/')}"))
-
-    def datasets(self) -> tuple[DatasetInfo, ...]:
-        return tuple(read(DatasetInfo, item) for item in member(self._http.get("/v1/datasets"), "items"))
 
 
 def _recipe(method: str, target_ratio: float | None, options: Mapping[str, Any]) -> dict[str, Any]:

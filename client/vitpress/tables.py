@@ -191,11 +191,11 @@ def models_table(models: Iterable[ModelInfo]) -> Table:
         table.add_column(column, justify="right")
     for model in models:
         table.add_row(
-            Text(model.name),
-            f"{model.parameters:,}",
-            f"{model.macs:,}",
-            "×".join(map(str, model.input_size)),
-            str(model.num_classes),
+            Text(model.name if model.state == "ready" else f"{model.name} ({model.state})"),
+            "" if model.parameters is None else f"{model.parameters:,}",
+            "" if model.macs is None else f"{model.macs:,}",
+            "×".join(map(str, model.input_size or ())),
+            "" if model.num_classes is None else str(model.num_classes),
         )
     return table
 
@@ -203,7 +203,8 @@ def models_table(models: Iterable[ModelInfo]) -> Table:
 def datasets_table(datasets: Iterable[DatasetInfo]) -> Table:
     table = Table("dataset", "classes", "splits", box=None, pad_edge=False)
     for dataset in datasets:
-        table.add_row(Text(dataset.name), str(len(dataset.classes)), Text(", ".join(dataset.splits)))
+        name = dataset.name if dataset.state == "ready" else f"{dataset.name} ({dataset.state})"
+        table.add_row(Text(name), str(len(dataset.classes)), Text(", ".join(dataset.splits)))
     return table
 
 

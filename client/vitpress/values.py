@@ -109,20 +109,31 @@ class Artifact(Value):
 
 
 class ModelInfo(Value):
+    """One of the catalogue, or ``own:…``: what its check finds is None before; ``state``: checking, ready, rejected."""
+
     name: str
     architecture: str
-    parameters: int
-    macs: int
-    input_size: tuple[int, int, int]
-    num_classes: int
+    parameters: int | None = None
+    macs: int | None = None
+    input_size: tuple[int, int, int] | None = None
+    num_classes: int | None = None
+    state: str = "ready"
+    error: JobError | None = None
+    differences: dict[str, Any] = {}
 
 
 class DatasetInfo(Value):
-    """``splits``: ``calibration`` and ``evaluation``, or ``all``, which a job divides."""
+    """``splits``: ``calibration`` and ``evaluation``, or ``all``, which a job divides. ``state`` as a model's.
+
+    ``report``: what the check of an ``own:…`` found, where it was asked for by its name.
+    """
 
     name: str
     classes: tuple[str, ...]
     splits: tuple[str, ...]
+    state: str = "ready"
+    error: JobError | None = None
+    report: dict[str, Any] | None = None
 
 
 class ProjectEvent(JobEvent):

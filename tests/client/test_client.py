@@ -210,16 +210,16 @@ class TestTheResult:
 
 class TestWhatThereIs:
     def test_models_are_found_by_words_of_their_name(self, client: Client) -> None:
-        [model] = client.models("vit_fmnist")
+        [model] = client.models.list("vit_fmnist")
         assert (model.name, model.input_size, model.num_classes) == (MODEL, (1, 28, 28), 10)
-        assert client.model(MODEL).parameters == model.parameters == plan().parameters_before
+        assert client.models.get(MODEL).parameters == model.parameters == plan().parameters_before
 
     def test_models_come_over_all_pages(self, client: Client) -> None:
-        names = [model.name for model in client.models("vit_small", page=3)]
+        names = [model.name for model in client.models.list("vit_small", page=3)]
         assert len(names) == len(set(names)) > 3
 
     def test_datasets_have_their_classes_and_splits(self, client: Client) -> None:
-        found = {dataset.name: dataset for dataset in client.datasets()}
+        found = {dataset.name: dataset for dataset in client.datasets.list()}
         assert found[DATASET].classes == ("a", "b")
         assert found[DATASET].splits == ("calibration", "evaluation")
 
