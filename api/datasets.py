@@ -18,7 +18,7 @@ from api.schemas_datasets import Dataset, DatasetDetail, DatasetList, DatasetReq
 from core import datasets
 from core.datasets import DatasetInfo
 from core.errors import DatasetError, UnknownDatasetError
-from store import checks, owners, uploads
+from store import checks, owners, trash, uploads
 from store import datasets as own_datasets
 from store.blobs import Stored
 from store.datasets import DatasetView
@@ -63,27 +63,24 @@ def create(
     directory, file, stored = _directory(body, found.settings), None, None
     if body.upload is not None:
         file, stored = _keep(body.upload, body.name, dataset_id, asking.owner_id, found)
-    try:
-        with once.transaction() as session:
-            if body.upload is not None:
-                upload_id = body.upload
-                checked(lambda: uploads.take(session, found.settings, asking.owner_id, upload_id))
-            view = own_datasets.create(
-                session, asking.owner_id, body.name, dataset_id=dataset_id, stored=stored, directory=directory
-            )
-            job_id = checks.enqueue(
-                session,
-                owners.place(session, asking.owner_id),
-                JobKind.CHECK_DATASET,
-                dataset_id,
-                created_by=asking.key_id,
-                max_attempts=found.settings.max_attempts,
-            )
-            response.headers["Location"] = request.url_for("get_dataset", dataset=view.name).path
-            answer = once.answered(_own(view))
-    except BaseException:
-        found.blobs.delete_prefix(own_datasets.prefix(dataset_id))
-        raise
+    with once.transaction() as session:
+        if body.upload is not None:
+            upload_id = body.upload
+            checked(lambda: uploads.take(session, found.settings, asking.owner_id, upload_id))
+            trash.forget(session, [own_datasets.prefix(dataset_id)])
+        view = own_datasets.create(
+            session, asking.owner_id, body.name, dataset_id=dataset_id, stored=stored, directory=directory
+        )
+        job_id = checks.enqueue(
+            session,
+            owners.place(session, asking.owner_id),
+            JobKind.CHECK_DATASET,
+            dataset_id,
+            created_by=asking.key_id,
+            max_attempts=found.settings.max_attempts,
+        )
+        response.headers["Location"] = request.url_for("get_dataset", dataset=view.name).path
+        answer = once.answered(_own(view))
     if file is not None:
         file.unlink(missing_ok=True)
     ring(found.settings, job_id, Queue.CPU)
@@ -150,11 +147,15 @@ def _directory(body: DatasetRequest, settings: Settings) -> Path | None:
 
 
 def _keep(upload: str, name: str, dataset_id: str, owner_id: str, found: Resources) -> tuple[Path, Stored]:
-    """The upload's file and, after perhaps minutes, its blob: before the transaction, which others wait for."""
-    with transaction(found.engine, read_only=True) as session:
+    """The upload's file and, after perhaps minutes, its blob: before the transaction, which others wait for.
+
+    The blob is trash until that transaction says otherwise: should there be none, the sweeper deletes it.
+    """
+    with transaction(found.engine) as session:
         [file] = checked(lambda: uploads.complete(session, found.settings, owner_id, upload))
         if f"{own_datasets.SCHEME}{name}" in own_datasets.names(session, owner_id):
             raise DatasetExistsError(f"{own_datasets.SCHEME}{name}")
+        trash.throw(session, own_datasets.prefix(dataset_id))
     return file, found.blobs.put_file(own_datasets.data_key(dataset_id), file)
 
 

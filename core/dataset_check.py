@@ -1,9 +1,10 @@
 """Reading every image of a dataset once, before any job does: counts, what is broken, thumbnails. Torch-free."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -36,9 +37,15 @@ class Thumbnail:
     data: bytes
 
 
-def check(info: DatasetInfo, threads: int = 1, on_progress: Callable[[float], None] = lambda fraction: None) -> Checked:
-    """Decode every image in ``threads`` threads, and say after each chunk which fraction is done.
+def check(
+    info: DatasetInfo,
+    threads: int = 1,
+    on_progress: Callable[[float], None] = lambda fraction: None,
+    roots: Sequence[Path] = (),
+) -> Checked:
+    """Decode every image in ``threads`` threads, and say before each chunk which fraction is done.
 
+    ``roots``: folders, links followed, out of which no link may lead; none: everything may be read.
     Raises ``DatasetError`` where nothing, or too little, can be read.
     """
     files = [(role, path, index) for role in info.splits for path, index in image_files(info, role)]
@@ -48,11 +55,12 @@ def check(info: DatasetInfo, threads: int = 1, on_progress: Callable[[float], No
     heights: set[int] = set()
     size = 0
     broken: dict[str, str] = {}
+    look_at = partial(_look, roots=roots)
 
     with ThreadPoolExecutor(threads) as pool:
         for done, chunk in _chunks(files):
             on_progress(done / len(files))
-            for (role, path, index), seen in zip(chunk, pool.map(_look, [path for _, path, _ in chunk]), strict=True):
+            for (role, path, index), seen in zip(chunk, pool.map(look_at, [path for _, path, _ in chunk]), strict=True):
                 if isinstance(seen, str):
                     broken[path.relative_to(info.path).as_posix()] = seen
                     continue
@@ -101,7 +109,9 @@ def thumbnails(info: DatasetInfo, per_class: int = 2, total: int = MAX_THUMBNAIL
     ]
 
 
-def _look(path: Path) -> Seen | str:
+def _look(path: Path, roots: Sequence[Path]) -> Seen | str:
+    if roots and not any(path.resolve().is_relative_to(root) for root in roots):
+        return "a link that leads out of what may be read"
     try:
         return look(path)
     except BrokenImageError as error:

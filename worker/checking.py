@@ -57,6 +57,7 @@ def _checked(view: DatasetView, settings: Settings, blobs: Blobs, progress: Stag
             info,
             threads=min(MAX_THREADS, os.cpu_count() or 1),
             on_progress=lambda fraction: progress(Progress(Stage.EVALUATE, fraction)),
+            roots=() if view.directory is None else settings.dataset_roots,
         )
         pictures = thumbnails(describe_folder(view.name, path, checked.broken))
     progress(Progress(Stage.UPLOAD, 0.0))

@@ -109,10 +109,12 @@ class TestAnUpload:
         assert stored(settings) == []
 
     def test_is_used_once_and_a_name_once(
-        self, client: TestClient, upload: Callable[..., str], settings: Settings
+        self, client: TestClient, upload: Callable[..., str], settings: Settings, database: Engine
     ) -> None:
         upload_id, other = upload(), upload()
         client.post("/v1/datasets", json={"name": "fashion", "upload": upload_id}).raise_for_status()
+        with transaction(database, read_only=True) as session:
+            assert list(session.scalars(select(Trash.prefix))) == []
         again = client.post("/v1/datasets", json={"name": "more", "upload": upload_id})
         assert again.json()["errors"][0]["code"] == "upload_not_found"
         taken = client.post("/v1/datasets", json={"name": "fashion", "upload": other})

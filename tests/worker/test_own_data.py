@@ -95,6 +95,22 @@ class TestTheCheck:
         with dataset_source.opened("own:disk", LOCAL.owner_id, database, blobs, settings) as info:
             assert (info.path, info.broken) == (images, frozenset({"boot/broken.png"}))
 
+    def test_follows_no_link_out_of_the_roots(
+        self, steps: Steps, settings: Settings, images: Path, tmp_path: Path, database: Engine, blobs: Blobs
+    ) -> None:
+        (tmp_path / "secret").mkdir()
+        for path in (tmp_path / "secret" / "1.png", tmp_path / "disk" / "shared.png"):
+            Image.new("L", (9, 9)).save(path)
+        (images / "boot" / "linked.png").symlink_to(tmp_path / "secret" / "1.png")
+        (images / "boot" / "shared.png").symlink_to(tmp_path / "disk" / "shared.png")
+        (images / "secret").symlink_to(tmp_path / "secret")
+        dataset_id = uuid7()
+        steps.do(datasets.create, LOCAL.owner_id, "disk", dataset_id=dataset_id, directory=images)
+        steps.do(checks.enqueue, LOCAL, JobKind.CHECK_DATASET, dataset_id)
+        check(steps, settings)
+        with dataset_source.opened("own:disk", LOCAL.owner_id, database, blobs, settings) as info:
+            assert info.broken == {"boot/broken.png", "boot/linked.png", "secret/1.png"}
+
     def test_rejects_what_is_no_archive(self, steps: Steps, settings: Settings, tmp_path: Path) -> None:
         (tmp_path / "a.zip").write_bytes(b"\x80\x04}q.")
         bring(steps, settings, tmp_path / "a.zip")
