@@ -1,8 +1,12 @@
 """What a recipe would give if nothing told the layers apart, from their shapes alone. Torch-free."""
 
+from dataclasses import replace
+from functools import lru_cache
+
 from core import gated_plan, losparse_plan
 from core.allocate import (
     Curve,
+    Gain,
     Option,
     Target,
     allocate,
@@ -13,7 +17,7 @@ from core.allocate import (
     target_of,
 )
 from core.errors import NoDryRunError
-from core.forms import forms_of
+from core.forms import Forms, forms_of
 from core.pools import POOLS, Amounts, divide, refuse_beyond, room
 from core.recipe import AnyRecipe, HybridRecipe, LoSparseRecipe, VtpRecipe, singles
 from core.shapes import LayerShape, ModelShape
@@ -44,7 +48,7 @@ def dry_run(shape: ModelShape, recipe: AnyRecipe) -> Plan:
             left = losparse_plan.neurons_left(maps, losparse_plan.drop(maps, ranks, scores_of_maps, target, within))
             return checked(losparse_plan.plan(shape, maps, ranks, left), shape, recipe)
         case _:
-            curves = [curve(layer, prior(layer, forms_of(recipe)), gain) for layer in shape.layers]
+            curves = [_curve(layer, forms_of(recipe), gain) for layer in shape.layers]
             return allocate(shape, curves, recipe, measured=False)
 
 
@@ -54,7 +58,17 @@ def check(shape: ModelShape, recipe: AnyRecipe) -> None:
     try:
         dry_run(shape, largest)
     except NoDryRunError:
-        check_some([curve(layer, prior(layer, forms_of(recipe))) for layer in shape.layers])
+        check_some([_curve(layer, forms_of(recipe)) for layer in shape.layers])
+
+
+def _curve(layer: LayerShape, forms: Forms, gain: Gain = parameters_gained) -> Curve:
+    """By ``prior``. It is most of a dry run's work, and one for all blocks that are alike."""
+    return replace(_curve_anywhere(layer.model_copy(update={"path": ""}), forms, gain), shape=layer)
+
+
+@lru_cache(maxsize=128)
+def _curve_anywhere(layer: LayerShape, forms: Forms, gain: Gain) -> Curve:
+    return curve(layer, prior(layer, forms), gain)
 
 
 # ---------------------------------------------------------------- gates
@@ -92,7 +106,7 @@ def hybrid_room(shape: ModelShape, recipe: HybridRecipe) -> Amounts:
 
 def _low_rank_curves(shape: ModelShape, recipe: HybridRecipe) -> list[Curve]:
     return [
-        curve(layer, prior(layer, forms_of(recipe)))
+        _curve(layer, forms_of(recipe))
         if layer.pool == "rank"
         else Curve(layer, (Option(layer.full, 0, 0.0, 0.0),))  # gates decide of it later
         for layer in shape.layers
