@@ -1,5 +1,7 @@
-"""Real jobs with goals beyond one ratio, run to their end: on a tiny model and images made here."""
+"""Real jobs with goals beyond one ratio, and one on a dataset that was brought, run to their end: on a tiny model and
+images made here."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +16,12 @@ from core.recipe import AnyRecipe, FisherRecipe
 from core.report import Report, SweepReport
 from migrations.upgrade import upgrade
 from steps import Steps
-from store import jobs
+from store import checks, datasets, jobs
 from store.blobs import Blobs
+from store.owners import LOCAL
 from store.session import engine
 from store.settings import Settings
-from store.tables import JobState
+from store.tables import JobKind, JobState, uuid7
 from store.values import JobView
 from vitpress import artifact
 from vitpress.artifact import ModelConfig, Preprocessing
@@ -134,3 +137,26 @@ class TestAnErrorIncrease:
         assert report.search is not None
         assert report.search.held_out_images == 8
         assert 0 <= report.search.chosen < len(report.search.trials)
+
+
+class TestAnOwnDataset:
+    def test_is_what_the_job_reads_but_for_its_broken_image(
+        self, own_steps: Steps, settings: Settings, tmp_path: Path
+    ) -> None:
+        assert settings.datasets_dir is not None
+        folder = settings.datasets_dir / "stripes"
+        (folder / "test" / "down" / "broken.png").write_bytes(b"\x89PNG")
+        archive = Path(shutil.make_archive(str(tmp_path / "stripes"), "gztar", folder))
+        dataset_id = uuid7()
+        stored = Blobs.open(settings).put_file(datasets.data_key(dataset_id), archive)
+        own_steps.do(datasets.create, LOCAL.owner_id, "stripes", dataset_id=dataset_id, stored=stored)
+        own_steps.do(checks.enqueue, LOCAL, JobKind.CHECK_DATASET, dataset_id)
+        runner.run(own_steps.claim(), settings)
+
+        job = own_steps.submit(
+            model=MODEL, dataset="own:stripes", recipe=FisherRecipe(target_ratio=0.5, calibration_images=32)
+        )
+        runner.run(own_steps.claim(), settings)
+        report = own_steps.do(jobs.report, job.id)
+        assert isinstance(report, Report)
+        assert (report.data.calibration_images, report.data.evaluation_images) == (32, 48)
