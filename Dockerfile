@@ -42,7 +42,7 @@ COPY migrations migrations
 COPY worker worker
 COPY api api
 RUN --mount=type=cache,target=/root/.cache/pip \
-    pip install --constraint constraints.txt ./client ".[api]"
+    pip install --constraint constraints.txt ./client ".[api,otel]"
 
 FROM build AS build-worker
 COPY constraints.txt ./
@@ -57,7 +57,7 @@ COPY migrations migrations
 COPY worker worker
 COPY api api
 RUN --mount=type=cache,target=/root/.cache/pip \
-    pip install --constraint constraints.txt ./client ".[worker]"
+    pip install --constraint constraints.txt ./client ".[worker,otel]"
 
 FROM base AS worker
 ENV NVIDIA_VISIBLE_DEVICES=all \

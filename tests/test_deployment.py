@@ -108,10 +108,11 @@ class TestTheDockerfile:
     def test_installs_no_torch_into_the_api_image(self) -> None:
         installs = [run for stage in lineage("build-api") for run in stage.of("RUN") if "pip install" in run]
         [install] = installs
-        assert install.endswith('pip install --constraint constraints.txt ./client ".[api]"')
+        assert install.endswith('pip install --constraint constraints.txt ./client ".[api,otel]"')
         server = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
         client = tomllib.loads((ROOT / "client" / "pyproject.toml").read_text())["project"]
-        wanted = [*server["dependencies"], *server["optional-dependencies"]["api"], *client["dependencies"]]
+        extras = server["optional-dependencies"]
+        wanted = [*server["dependencies"], *extras["api"], *extras["otel"], *client["dependencies"]]
         names = {re.split(r"[^a-z0-9-]", requirement)[0] for requirement in wanted}
         assert names.isdisjoint({"torch", "timm", "torchvision", "safetensors"})
         assert not any("[torch]" in requirement or "[worker]" in requirement for requirement in wanted)
