@@ -34,13 +34,15 @@ from api import (
     shutdown,
     storage,
     submissions,
+    uploads,
     webhooks,
     whoami,
     workers,
 )
 from api.identity import reader
-from api.middleware import BodyLimit, HeadAsGet, RequestId
+from api.middleware import BodyLimit, HeadAsGet, RequestId, TusVersion
 from api.observe import HttpMeasures, Observed
+from api.receiving import Writers
 from api.resources import Resources
 from api.throttle import Throttle
 from store.blobs import Blobs
@@ -71,6 +73,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
                     probes=CapacityLimiter(6),
                     throttle=Throttle(),
                     measures=measures,
+                    writers=Writers(),
                     stopping=stopping,
                 )
             }
@@ -88,6 +91,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(BodyLimit)
     app.add_middleware(Observed, measures=measures)
     app.add_middleware(HeadAsGet)
+    app.add_middleware(TusVersion)
     app.add_middleware(RequestId)  # the outermost
     problems.install(app)
     idempotency.install(app)
@@ -118,6 +122,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         queue,
         workers,
         storage,
+        uploads,
     ):
         app.include_router(resource.router, responses=may_answer, dependencies=[Depends(reader)])
     app.include_router(health.router)

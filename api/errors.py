@@ -9,7 +9,9 @@ from obstore.exceptions import BaseError as BlobStoreError
 from sqlalchemy import exc as sql
 
 from core.errors import (
+    ArchitectureError,
     DatasetError,
+    HubNotAllowedError,
     NoDryRunError,
     NothingToCompressError,
     UnknownDatasetError,
@@ -35,6 +37,9 @@ from store.errors import (
     KeyEndedError,
     KeyNotFoundError,
     LastAdminKeyError,
+    ModelExistsError,
+    ModelInUseError,
+    ModelNotReadyError,
     NotLocalError,
     OwnerExistsError,
     OwnerNotFoundError,
@@ -48,6 +53,7 @@ from store.errors import (
     TooManyWebhooksError,
     UploadIncompleteError,
     UploadNotFoundError,
+    UploadTooLargeError,
     WebhookDisabledError,
     WebhookNotFoundError,
     WebhookTargetError,
@@ -64,6 +70,7 @@ BODY_STATUSES = (
 )
 
 # RFC 9110's name: http.HTTPStatus has it from Python 3.13 on only
+_CHECKSUM_MISMATCH = 460  # tus's own: no RFC has it
 _PHRASES = {HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "Content Too Large"}
 
 T = TypeVar("T")
@@ -109,6 +116,75 @@ class TooManyFailuresError(VitpressError):
         self.retry_after_seconds = retry_after_seconds
 
 
+class TusVersionError(VitpressError):
+    """The request is not of the version of the tus protocol that this is."""
+
+    code = "tus_version"
+
+    def __init__(self, given: str, expected: str) -> None:
+        super().__init__(f"expected Tus-Resumable: {expected}, got {given[:32]!r}")
+
+
+class UploadMediaTypeError(VitpressError):
+    code = "upload_media_type"
+
+    def __init__(self, expected: str) -> None:
+        super().__init__(f"the bytes of an upload come as Content-Type: {expected}")
+
+
+class UploadOffsetError(VitpressError):
+    """The upload has got to ``offset``, and the body begins elsewhere."""
+
+    code = "upload_offset"
+
+    def __init__(self, offset: int, given: int) -> None:
+        super().__init__(f"the upload has {offset} bytes, and the body begins at {given}")
+        self.offset = offset
+
+
+class UploadBusyError(VitpressError):
+    """Another request writes the upload, or came while this one did."""
+
+    code = "upload_busy"
+
+    def __init__(self, upload_id: str) -> None:
+        super().__init__(f"another request writes upload {upload_id!r}; ask how far it has got, and go on from there")
+
+
+class UploadOverlongError(VitpressError):
+    """More bytes came than the upload was said to have."""
+
+    code = "upload_overlong"
+
+    def __init__(self, length: int) -> None:
+        super().__init__(f"the upload was said to have {length} bytes, and here are more")
+
+
+class UploadStalledError(VitpressError):
+    """No byte came for a while. What came before counts."""
+
+    code = "upload_stalled"
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"no byte came in {seconds:.0f} s")
+
+
+class ChecksumMismatchError(VitpressError):
+    """The body is not what it was when it was sent. Nothing of it counts."""
+
+    code = "checksum_mismatch"
+
+    def __init__(self, algorithm: str) -> None:
+        super().__init__(f"the body does not have the {algorithm} that it was sent with")
+
+
+class DiskFullError(VitpressError):
+    code = "disk_full"
+
+    def __init__(self) -> None:
+        super().__init__("the server has no room for it")
+
+
 class RangeNotSatisfiableError(VitpressError):
     """The range begins behind the end of a file of ``size`` bytes."""
 
@@ -138,7 +214,7 @@ class Rule:
     errors whose text is not for clients.
     """
 
-    status: HTTPStatus
+    status: int
     title: str
     shown: tuple[str, ...] = ()
     pointer: str | None = None
@@ -191,6 +267,22 @@ RULES: dict[type[Exception], Rule] = {
     StorageQuotaError: Rule(
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "Storage quota exceeded", shown=("limit_bytes", "used_bytes")
     ),
+    TusVersionError: Rule(HTTPStatus.PRECONDITION_FAILED, "Other version of tus"),
+    UploadMediaTypeError: Rule(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Not the bytes of an upload"),
+    UploadOffsetError: Rule(HTTPStatus.CONFLICT, "Other offset", shown=("offset",)),
+    UploadBusyError: Rule(HTTPStatus.LOCKED, "Upload busy"),
+    UploadOverlongError: Rule(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "More bytes than announced"),
+    UploadStalledError: Rule(HTTPStatus.REQUEST_TIMEOUT, "Upload stalled"),
+    UploadTooLargeError: Rule(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "Upload too large", shown=("limit_bytes",)),
+    ChecksumMismatchError: Rule(_CHECKSUM_MISMATCH, "Checksum mismatch"),
+    DiskFullError: Rule(HTTPStatus.INSUFFICIENT_STORAGE, "Disk full"),
+    ModelExistsError: Rule(HTTPStatus.CONFLICT, "Model exists"),
+    ModelInUseError: Rule(HTTPStatus.CONFLICT, "Model in use", shown=("job_id",)),
+    ModelNotReadyError: Rule(HTTPStatus.UNPROCESSABLE_ENTITY, "Model not ready", pointer="/model"),
+    ArchitectureError: Rule(
+        HTTPStatus.UNPROCESSABLE_ENTITY, "Unknown architecture", shown=("near",), pointer="/architecture"
+    ),
+    HubNotAllowedError: Rule(HTTPStatus.UNPROCESSABLE_ENTITY, "Not allowed from the hub", pointer="/hub_id"),
     UploadNotFoundError: Rule(HTTPStatus.NOT_FOUND, "No such upload", pointer="/upload"),
     UploadIncompleteError: Rule(
         HTTPStatus.CONFLICT, "Upload incomplete", shown=("offset", "length"), pointer="/upload"

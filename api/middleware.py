@@ -10,6 +10,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bound_contextvars
 
 MAX_BODY_BYTES = 1 << 20  # hundreds of times the largest sensible job
+UPLOADS, UPLOAD_MEDIA_TYPE = "/v1/uploads", "application/offset+octet-stream"
+TUS_VERSION = "1.0.0"
 
 _ACCEPTABLE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")  # it goes into logs and headers as it comes
 
@@ -40,13 +42,14 @@ class BodyLimit:
     """Ends the reading of a body that is, or says that it is, larger than ``MAX_BODY_BYTES``.
 
     Starlette's own limit answers in plain text; this one raises where the route reads, so that it becomes a problem.
+    Bodies of uploads have the limit that their routes know.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] != "http" or _is_upload(scope):
             return await self.app(scope, receive, send)
         announced = Headers(scope=scope).get("content-length", "")
         too_large = HTTPException(413, f"a body may have {MAX_BODY_BYTES} bytes")
@@ -63,6 +66,30 @@ class BodyLimit:
             return message
 
         return await self.app(scope, receive_some, send)
+
+
+class TusVersion:
+    """Every answer about uploads says which version of the protocol this is, errors too."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not scope["path"].startswith(UPLOADS):
+            return await self.app(scope, receive, send)
+
+        async def send_with_version(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update({"Tus-Resumable": TUS_VERSION, "Tus-Version": TUS_VERSION})
+            await send(message)
+
+        return await self.app(scope, receive, send_with_version)
+
+
+def _is_upload(scope: Scope) -> bool:
+    """Its route streams the body."""
+    streamed = Headers(scope=scope).get("content-type") == UPLOAD_MEDIA_TYPE
+    return streamed and scope["path"].startswith(UPLOADS) and scope["method"] in {"POST", "PATCH"}
 
 
 class HeadAsGet:

@@ -1,14 +1,28 @@
-"""The catalogue: which models can be compressed."""
+"""The models that can be compressed: those of the catalogue, and what owners bring."""
 
+from http import HTTPStatus
+from pathlib import Path
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request, Response
 
 from api.dependencies import Cursor, Limit, encode_cursor, malformed_cursor
-from api.errors import responses
-from api.schemas import Model, ModelDetail, ModelPage
-from core import catalog
-from core.errors import UnknownModelError
+from api.errors import BODY_STATUSES, checked, responses
+from api.idempotency import Once
+from api.identity import Reader, Submitter
+from api.resources import Database, Found, Resources
+from api.schemas import JobError
+from api.schemas_models import Difference, Model, ModelDetail, ModelPage, ModelRequest
+from core import architectures, catalog
+from core.catalog import CatalogEntry
+from core.errors import HubNotAllowedError, UnknownModelError
+from store import checks, own_models, owners, uploads
+from store.blobs import Stored
+from store.errors import ModelExistsError, ModelInUseError
+from store.own_models import ModelView, Wanted
+from store.queue import ring
+from store.session import transaction
+from store.tables import CheckState, JobKind, Queue, uuid7
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
@@ -16,24 +30,150 @@ router = APIRouter(prefix="/v1/models", tags=["models"])
 @router.get("", name="list_models", summary="List models")
 def list_(
     cursor: Cursor,
+    asking: Reader,
+    engine: Database,
     search: Annotated[str, Query(max_length=200, description="Words that the name must contain, all of them")] = "",
     limit: Limit = 50,
 ) -> ModelPage:
-    """The samples first, then timm's models by name."""
-    entries = catalog.search(search)
+    """Your own first, then the samples, then timm's models by name."""
+    with transaction(engine, read_only=True) as session:
+        own = own_models.list_(session, asking.owner_id)
+    words = search.lower().split()
+    entries: list[ModelView | CatalogEntry] = [
+        *(view for view in own if all(word in view.name.lower() for word in words)),
+        *catalog.search(search),
+    ]
     start = 0
     if cursor is not None:
         start = next((place for place, entry in enumerate(entries, 1) if entry.name == cursor), 0)
         if not start:
             raise malformed_cursor()
     page, rest = entries[start : start + limit], entries[start + limit :]
-    return ModelPage(
-        items=[Model.model_validate(entry) for entry in page],
-        next_cursor=encode_cursor(page[-1].name) if rest else None,
+    return ModelPage(items=[_shown(each) for each in page], next_cursor=encode_cursor(page[-1].name) if rest else None)
+
+
+@router.post(
+    "",
+    name="create_model",
+    summary="Bring a model",
+    status_code=HTTPStatus.ACCEPTED,
+    response_description="To be checked; `Location` is the model",
+    responses=responses(ModelExistsError, statuses=BODY_STATUSES),
+)
+def create(
+    body: ModelRequest, asking: Submitter, once: Once, found: Found, request: Request, response: Response
+) -> Model:
+    """From an upload, which is used up, or from the hub. A worker compares it with its architecture, tensor by tensor:
+    jobs may compress it once it is `ready`; where it is `rejected`, it says which keys differ. A pickle always is."""
+    _check(body, found)
+    model_id = uuid7()
+    file, stored = (
+        (None, None) if body.upload is None else _keep(body.upload, body.name, model_id, asking.owner_id, found)
     )
+    try:
+        with once.transaction() as session:
+            if body.upload is not None:
+                upload_id = body.upload
+                checked(lambda: uploads.take(session, found.settings, asking.owner_id, upload_id))
+            view = own_models.create(
+                session,
+                asking.owner_id,
+                body.name,
+                model_id=model_id,
+                architecture=body.architecture or "",
+                arguments=body.kwargs,
+                wanted=Wanted(preprocessing=body.preprocessing, class_names=body.class_names),
+                stored=stored,
+                hub_id=body.hub_id,
+            )
+            job_id = checks.enqueue(
+                session,
+                owners.place(session, asking.owner_id),
+                JobKind.CHECK_MODEL,
+                model_id,
+                created_by=asking.key_id,
+                max_attempts=found.settings.max_attempts,
+            )
+            response.headers["Location"] = request.url_for("get_model", name=view.name).path
+            answer = once.answered(_shown(view))
+    except BaseException:
+        if stored is not None:
+            found.blobs.delete_prefix(own_models.prefix(model_id))
+        raise
+    if file is not None:
+        file.unlink(missing_ok=True)
+    ring(found.settings, job_id, Queue.CPU)
+    return answer
 
 
 @router.get("/{name:path}", name="get_model", summary="Show a model", responses=responses(UnknownModelError))
-def get(name: str) -> ModelDetail:
+def get(name: str, asking: Reader, engine: Database) -> ModelDetail:
     """With the shapes of its layers: what a plan is made from."""
-    return ModelDetail.model_validate(catalog.get(name))
+    if not name.startswith(own_models.SCHEME):
+        entry = catalog.get(name)
+        return ModelDetail(**_shown(entry).model_dump(), shape=entry.shape, differences={}, converted=[])
+    with transaction(engine, read_only=True) as session:
+        view = own_models.get(session, asking.owner_id, name)
+        shape = own_models.shape(session, view.id)
+    details = view.details or {}
+    return ModelDetail(
+        **_shown(view).model_dump(),
+        shape=shape,
+        differences={kind: Difference(**each) for kind, each in details.get("differences", {}).items()},
+        converted=details.get("converted", []),
+    )
+
+
+@router.delete(
+    "/{name:path}",
+    name="delete_model",
+    summary="Delete a model",
+    responses=responses(UnknownModelError, ModelInUseError),
+)
+def delete(name: str, asking: Submitter, engine: Database) -> Model:
+    """One of your own. The answer is what it was. Artifacts made from it stay."""
+    with transaction(engine) as session:
+        return _shown(own_models.remove(session, asking.owner_id, name))
+
+
+def _check(body: ModelRequest, found: Resources) -> None:
+    """Raises ``InvalidRequestError`` for what the check would reject in any case."""
+
+    def source() -> None:
+        if body.hub_id is not None and not architectures.is_allowed(body.hub_id, found.settings.hub_allowed):
+            raise HubNotAllowedError(body.hub_id, found.settings.hub_allowed)
+
+    def architecture() -> None:
+        if body.architecture is not None:
+            architectures.check(body.architecture)
+
+    checked(source, architecture)
+
+
+def _keep(upload: str, name: str, model_id: str, owner_id: str, found: Resources) -> tuple[Path, Stored]:
+    """The upload's file and, after perhaps minutes, its blob: before the transaction, which others wait for."""
+    with transaction(found.engine, read_only=True) as session:
+        [file] = checked(lambda: uploads.complete(session, found.settings, owner_id, upload))
+        if f"{own_models.SCHEME}{name}" in own_models.names(session, owner_id):
+            raise ModelExistsError(f"{own_models.SCHEME}{name}")
+    return file, found.blobs.put_file(own_models.weights_key(model_id), file)
+
+
+def _shown(model: ModelView | CatalogEntry) -> Model:
+    if isinstance(model, CatalogEntry):
+        facts = {name: getattr(model, name) for name in Model.model_fields if hasattr(model, name)}
+        return Model(**facts, state=CheckState.READY, error=None, created_at=None, size=None, hub_id=None)
+    config = model.config
+    return Model(
+        name=model.name,
+        architecture=model.architecture,
+        parameters=model.parameters,
+        macs=model.macs,
+        input_size=None if config is None else config.preprocessing.input_size,
+        num_classes=None if config is None else config.kwargs["num_classes"],
+        state=model.state,
+        error=None if model.error is None else JobError.model_validate(model.error),
+        created_at=model.created_at,
+        size=model.size,
+        hub_id=model.hub_id,
+    )

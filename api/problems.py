@@ -106,7 +106,7 @@ async def _unexpected(request: Request, error: Exception) -> Response:
 
 def _problem(
     request: Request,
-    status: HTTPStatus,
+    status: int,
     *,
     title: str,
     type_: str,
@@ -124,7 +124,7 @@ def _problem(
         "code": code,
     } | members
     # ASCII: a client's lone surrogate, echoed in a message, could not be encoded otherwise
-    return Response(json.dumps(body, ensure_ascii=True), status, headers, MEDIA_TYPE)
+    return Response(json.dumps(body, ensure_ascii=True), int(status), headers, MEDIA_TYPE)
 
 
 def _field(error: dict[str, Any]) -> dict[str, Any]:

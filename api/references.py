@@ -1,9 +1,22 @@
 """What a request's names stand for, to whoever asks."""
 
+from sqlalchemy.orm import Session
+
 from api.resources import Resources
-from core import datasets
+from core import catalog, datasets
+from core.shapes import ModelShape
 from store import datasets as own_datasets
+from store import own_models
 from store.session import transaction
+
+
+def model_shape(session: Session, owner_id: str, name: str) -> ModelShape:
+    """Raises ``UnknownModelError``, ``ModelNotReadyError`` unless a job of the owner's may compress it."""
+    if not name.startswith(own_models.SCHEME):
+        return catalog.get(name).shape
+    shape = own_models.shape(session, own_models.ready(session, owner_id, name).id)
+    assert shape is not None
+    return shape
 
 
 def check_dataset(found: Resources, owner_id: str, name: str) -> None:

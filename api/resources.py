@@ -9,6 +9,7 @@ from fastapi import Depends, Request
 from sqlalchemy import Engine
 
 from api.observe import HttpMeasures
+from api.receiving import Writers
 from api.throttle import Throttle
 from store.blobs import Blobs
 from store.settings import Settings
@@ -25,6 +26,7 @@ class Resources:
     probes: CapacityLimiter  # threads of the readiness checks, which may hang
     throttle: Throttle  # of failed authentications
     measures: HttpMeasures
+    writers: Writers
     stopping: threading.Event
 
 

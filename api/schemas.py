@@ -8,7 +8,6 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 from core.progress import Stage
 from core.recipe import Recipe
 from core.report import Constraint
-from core.shapes import ModelShape
 from store.tables import EventKind, JobState
 from vitpress.plan import Plan
 
@@ -45,7 +44,7 @@ JOB_EXAMPLE = _PLAN_EXAMPLE | {
 class PlanRequest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra={"examples": [_PLAN_EXAMPLE]})
 
-    model: Annotated[Text, Field(description="A name of the catalogue")]
+    model: Annotated[Text, Field(description="A name of the catalogue, or your own: `own:<name>`")]
     recipe: RecipeRequest
 
 
@@ -187,24 +186,6 @@ class DryRun(_Response):
     recipe: Annotated[Recipe, Field(description="With every default")]
     ratio: Annotated[float, Field(description="Fraction of the parameters removed")]
     plan: Plan
-
-
-class Model(_Response):
-    name: str
-    architecture: str
-    parameters: int
-    macs: Annotated[int, Field(description="Multiply-accumulates of one image")]
-    input_size: Annotated[tuple[int, int, int], Field(description="Channels, height, width")]
-    num_classes: int
-
-
-class ModelDetail(Model):
-    shape: Annotated[ModelShape, Field(description="What can be compressed in it, layer by layer")]
-
-
-class ModelPage(_Response):
-    items: list[Model]
-    next_cursor: Annotated[str | None, Field(description="The `cursor` of the next page; null on the last one")]
 
 
 class Health(_Response):

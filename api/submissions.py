@@ -16,11 +16,11 @@ from api.errors import BODY_STATUSES, InvalidRequestError, checked, responses
 from api.idempotency import Once
 from api.identity import Submitter
 from api.jobs import answer, shown
-from api.references import check_dataset
+from api.references import check_dataset, model_shape
 from api.resources import Found, Resources
 from api.schemas import Job, JobRequest
 from api.schemas_requests import Batch, BatchRequest, CloneRequest
-from core import catalog, memory
+from core import memory
 from core.dry_run import check as check_recipe
 from store import changes, jobs, owners, storage
 from store.errors import (
@@ -54,7 +54,7 @@ def create(body: JobRequest, asking: Submitter, once: Once, found: Found, reques
     check(body, asking, found)
     with once.transaction() as session:
         storage.check_quota(session, asking.owner_id)
-        view = submit(session, body, asking, found)
+        view = jobs.get(session, submit(session, body, asking, found))
         job = once.answered(_accepted(view, request, response))
     ring(found.settings, view.id, view.queue)
     return job
@@ -81,7 +81,7 @@ def create_batch(
         raise InvalidRequestError(faults)
     with once.transaction() as session:
         storage.check_quota(session, asking.owner_id)
-        views = [submit(session, each, asking, found) for each in body.jobs]
+        views = jobs.get_each(session, [submit(session, each, asking, found) for each in body.jobs])
         response.headers["Retry-After"] = POLL_AFTER_SECONDS
         batch = once.answered(Batch(items=[shown(view, request) for view in views]))
     for view in {view.queue: view for view in views}.values():  # a worker, once woken, takes jobs until none waits
@@ -118,7 +118,7 @@ def clone(
     check(wanted, asking, found)
     with once.transaction() as session:
         storage.check_quota(session, asking.owner_id)
-        view = submit(session, wanted, asking, found, cloned_from=job_id)
+        view = jobs.get(session, submit(session, wanted, asking, found, cloned_from=job_id))
         job = once.answered(_accepted(view, request, response))
     ring(found.settings, view.id, view.queue)
     return job
@@ -144,17 +144,23 @@ def retry(job_id: JobId, asking: Submitter, once: Once, found: Found, request: R
 
 def check(body: JobRequest, asking: Identity, found: Resources) -> None:
     """Raises ``InvalidRequestError`` for what no worker could make good."""
+
+    def recipe() -> None:
+        with transaction(found.engine, read_only=True) as session:
+            shape = model_shape(session, asking.owner_id, body.model)
+        check_recipe(shape, body.recipe)
+
     checked(
-        lambda: check_recipe(catalog.get(body.model).shape, body.recipe),
+        recipe,
         lambda: check_dataset(found, asking.owner_id, body.dataset),
     )
 
 
 def submit(
     session: Session, body: JobRequest, asking: Identity, found: Resources, cloned_from: str | None = None
-) -> JobView:
-    """Raises ``ProjectNotFoundError``, ``DailyLimitError``."""
-    return jobs.create(
+) -> str:
+    """The new job's id. Raises ``ProjectNotFoundError``, ``DailyLimitError``."""
+    return jobs.add(
         session,
         place=owners.place(session, asking.owner_id, body.project),
         created_by=asking.key_id,
@@ -169,7 +175,7 @@ def submit(
         queue=Queue.GPU if body.device == "gpu" else Queue.CPU,
         priority=body.priority,
         device_tag=body.device_tag,
-        memory_bytes=memory.peak_bytes(catalog.get(body.model).shape, body.recipe),
+        memory_bytes=memory.peak_bytes(model_shape(session, asking.owner_id, body.model), body.recipe),
         cloned_from=cloned_from,
     )
 

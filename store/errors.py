@@ -273,6 +273,46 @@ class UploadIncompleteError(VitpressError):
         self.upload_id, self.offset, self.length = upload_id, offset, length
 
 
+class UploadTooLargeError(VitpressError):
+    """An upload may have ``limit_bytes``."""
+
+    code = "upload_too_large"
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(f"an upload may have {limit_bytes} bytes")
+        self.limit_bytes = limit_bytes
+
+
+class ModelExistsError(VitpressError):
+    """The owner has a model of that name."""
+
+    code = "model_exists"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"you have a model {name!r} already; delete it first, or take another name")
+        self.name = name
+
+
+class ModelInUseError(VitpressError):
+    """A job that has not ended names the model."""
+
+    code = "model_in_use"
+
+    def __init__(self, name: str, job_id: str) -> None:
+        super().__init__(f"job {job_id} needs the model {name!r}, and has not ended")
+        self.name, self.job_id = name, job_id
+
+
+class ModelNotReadyError(VitpressError):
+    """An owner's model that is still being checked, or was rejected."""
+
+    code = "model_not_ready"
+
+    def __init__(self, name: str, why: str) -> None:
+        super().__init__(f"{name} {why}")
+        self.name = name
+
+
 class DatasetExistsError(VitpressError):
     """The owner has a dataset of that name."""
 

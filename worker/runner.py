@@ -26,7 +26,7 @@ from store.session import engine, transaction
 from store.settings import Settings, get_settings
 from store.tables import JobKind
 from store.values import ArtifactView, Claim, JobError, JobView
-from worker import checking, dataset_source, lifeline, spans
+from worker import checking, dataset_source, lifeline, model_checking, model_source, spans
 from worker.checkpoints import BlobCheckpoints
 from worker.outages import DATABASE_UNREACHABLE, first_line
 
@@ -50,6 +50,9 @@ def run(claim: Claim, settings: Settings) -> None:
     database = engine(settings)
     progress = StageClock(Recorder(database, claim))
     blobs = Blobs.open(settings)
+    if claim.kind is JobKind.CHECK_MODEL:
+        model_checking.check_model(claim, settings, database, blobs, progress)
+        return
     if claim.kind is JobKind.CHECK_DATASET:
         checking.check_dataset(claim, settings, database, blobs, progress)
         return
@@ -66,7 +69,7 @@ def compress(claim: Claim, job: JobView, dataset: DatasetInfo, settings: Setting
     from core import artifact, data, models, pipeline
 
     device = models.device_named("cuda" if settings.device == "gpu" else settings.device)
-    loaded = models.load(job.model, settings.samples_dir, device)
+    loaded = model_source.load(job.model, job.owner_id, database, blobs, settings, device)
     splits = data.open_splits(dataset, loaded.config, job.recipe.calibration_images, job.recipe.seed)
     with BlobCheckpoints(blobs, database, claim) as checkpoints:
         compressed = pipeline.sweep(loaded.model, job.recipe, splits, progress, checkpoints)

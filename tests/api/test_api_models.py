@@ -32,6 +32,11 @@ class TestListing:
             "macs": catalog.get("sample:vit_fmnist").macs,
             "input_size": [1, 28, 28],
             "num_classes": 10,
+            "state": "ready",
+            "error": None,
+            "created_at": None,
+            "size": None,
+            "hub_id": None,
         }
 
     def test_searches_by_every_word(self, client: TestClient) -> None:
