@@ -26,6 +26,7 @@ class CatalogEntry(BaseModel):
     architecture: str
     input_size: tuple[int, int, int]
     num_classes: int
+    dataset: str | None = None  # of a sample: what it was trained for, and jobs take if they name no other
     shape: ModelShape
 
     @property

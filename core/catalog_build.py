@@ -21,6 +21,7 @@ TIMM_MODULES = (  # files of timm.models whose models are Vision Transformers or
 )  # fmt: skip
 BLOCK = re.compile(r"(.*?\bblocks\.)(\d+)\.")
 SAMPLES = Path(__file__).parents[1] / "samples"
+TRAINING = "training.json"
 
 
 def timm_entries() -> Iterator[tuple[str, dict[str, Any], ModelShape]]:
@@ -59,6 +60,7 @@ def sample_entries() -> Iterator[tuple[str, dict[str, Any], ModelShape]]:
             "architecture": config.architecture,
             "input_size": input_size,
             "num_classes": model.num_classes,
+            "dataset": f"sample:{json.loads((path.parent / TRAINING).read_text())['dataset']}",
         }
         yield f"sample:{path.parent.name}", facts, describe(model, input_size)
 

@@ -128,7 +128,8 @@ def train(training: Training, out: Path) -> None:
         print(f"{history[-1]} {time.monotonic() - started:.0f} s", flush=True)
         save_file(model.state_dict(), out / "model.safetensors")
     result = {
-        "top1": top1(model, test_images, test_labels), "test_images": len(test_labels), "seed": SEED, "batch": batch,
+        "top1": top1(model, test_images, test_labels), "test_images": len(test_labels), "dataset": training.source,
+        "seed": SEED, "batch": batch,
         "learning_rates": LEARNING_RATES, "weight_decay": WEIGHT_DECAY, "history": history,
     }  # fmt: skip
     (out / "training.json").write_text(json.dumps(result, indent=1) + "\n")

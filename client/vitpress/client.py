@@ -77,7 +77,7 @@ class Client:
         self,
         model: str,
         *,
-        dataset: str,
+        dataset: str | None = None,
         target_ratio: float | None = None,
         method: str = "fisher",
         name: str | None = None,
@@ -91,6 +91,8 @@ class Client:
         **options: Any,
     ) -> JobHandle:
         """Submit a compression. ``target_ratio``: the fraction of all parameters to remove, in (0, 1).
+
+        ``dataset``: None is what a sample was trained for; every other model needs one.
 
         In its place, ``options`` may have another goal: ``target_macs`` or ``target_latency`` (with ``latency_batch``),
         fractions to remove as well; ``max_error_increase``, relative, for the smallest model within; ``target_ratios``,
@@ -118,12 +120,12 @@ class Client:
         given = {key: value for key, value in body.items() if value is not None}
         return JobHandle(self, read(Job, self._http.post("/v1/jobs", given)))
 
-    def sweep(self, model: str, *, dataset: str, target_ratios: Sequence[float], **options: Any) -> JobHandle:
+    def sweep(self, model: str, *, target_ratios: Sequence[float], **options: Any) -> JobHandle:
         """Submit one job for several ratios, 2 to 16 of them; ``options`` as those of ``compress``.
 
         ``sweep_report`` compares its models; ``report``, ``plan``, ``download`` and ``load`` take the ``ratio`` of one.
         """
-        return self.compress(model, dataset=dataset, target_ratios=list(target_ratios), **options)
+        return self.compress(model, target_ratios=list(target_ratios), **options)
 
     def dry_run(self, model: str, *, target_ratio: float | None = None, method: str = "fisher", **options: Any) -> Plan:
         """The plan that a recipe would give, from the model's shapes alone: no data, no GPU, no job.

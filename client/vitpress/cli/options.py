@@ -25,7 +25,9 @@ Method = Annotated[
 Ratio = Annotated[float | None, typer.Option(help="Fraction of all parameters to remove.")]
 TargetMacs = Annotated[float | None, typer.Option(help="Or: fraction of the MACs to remove.")]
 Model = Annotated[str, typer.Argument(help="A name from `vitpress models`.")]
-Dataset = Annotated[str, typer.Argument(help="A name from `vitpress datasets`.")]
+Dataset = Annotated[
+    str | None, typer.Argument(help="A name from `vitpress datasets`; a sample has one of its own.", show_default=False)
+]
 CalibrationImages = Annotated[int | None, typer.Option(help="Images to calibrate on.")]
 Seed = Annotated[int | None, typer.Option(help="Of the choice of images and of the sampled labels.")]
 Finetune = Annotated[

@@ -50,7 +50,7 @@ app = typer.Typer()
 @app.command()
 def submit(
     model: Model,
-    dataset: Dataset,
+    dataset: Dataset = None,
     ratio: Ratio = None,
     target_macs: TargetMacs = None,
     target_latency: Annotated[
@@ -99,7 +99,8 @@ def submit(
 @app.command()
 def sweep(
     model: Model,
-    dataset: Dataset,
+    dataset: Dataset = None,
+    *,
     ratios: Annotated[str, typer.Option(metavar="A,B,…", help="Fractions of all parameters to remove: 0.3,0.5,0.75.")],
     method: Method = "fisher",
     rank_budget: RankBudget = None,
@@ -222,7 +223,7 @@ def _about(
 def _submit(
     url: str | None,
     model: str,
-    dataset: str,
+    dataset: str | None,
     options: dict[str, Any],
     watch: bool,
     download: Path | None,
