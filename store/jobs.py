@@ -1,7 +1,7 @@
 """Jobs from their users' side: submit, look, list, cancel. No function commits."""
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -21,7 +21,12 @@ from vitpress.plan import Plan
 DAY = timedelta(hours=24)
 
 
-def create(
+def create(session: Session, **job: Any) -> JobView:
+    """``add``, and look at it."""
+    return get(session, add(session, **job))
+
+
+def add(
     session: Session,
     *,
     place: Place,
@@ -39,8 +44,8 @@ def create(
     memory_bytes: int | None = None,
     created_by: str | None = None,
     cloned_from: str | None = None,
-) -> JobView:
-    """A new queued job. The caller commits, then rings (``store.queue``); should it die between, the sweeper rings.
+) -> str:
+    """A new queued job: its id. The caller commits, then rings (``store.queue``); if it dies first, the sweeper rings.
     ``cloned_from``: the id of a job, for the log.
 
     Raises ``DailyLimitError``.
@@ -74,7 +79,7 @@ def create(
     session.add(job)
     session.flush()
     log(session, EventKind.STATE, created_at, [job], None if cloned_from is None else f"cloned from {cloned_from}")
-    return get(session, job.id)
+    return job.id
 
 
 def check_daily_limit(session: Session, owner_id: str) -> None:
@@ -127,6 +132,15 @@ def get(session: Session, job_id: str) -> JobView:
     if not views:
         raise JobNotFoundError(job_id)
     return views[0]
+
+
+def get_each(session: Session, job_ids: Sequence[str]) -> list[JobView]:
+    """In their order, looked at together. Raises ``JobNotFoundError``."""
+    views = {view.id: view for view in _views(session, _select_jobs().where(Job.id.in_(job_ids)))}
+    for job_id in job_ids:
+        if job_id not in views:
+            raise JobNotFoundError(job_id)
+    return [views[job_id] for job_id in job_ids]
 
 
 def owned(session: Session, job_id: str, owner_id: str) -> None:
