@@ -42,8 +42,9 @@ def port_of(url: str) -> int:
 def messages(broker_url: str, name: Queue) -> list[Any]:
     """All that wait in the queue, which is empty then."""
     found = []
-    with Connection(broker_url) as connection, connection.SimpleQueue(name.value, no_ack=True) as waiting:  # type: ignore[no-untyped-call]
-        with suppress(Empty):
+    with Connection(broker_url) as connection:  # type: ignore[no-untyped-call]
+        waiting = connection.SimpleQueue(name.value, no_ack=True)  # type: ignore[no-untyped-call]
+        with waiting, suppress(Empty):
             while True:
                 found.append(waiting.get_nowait())
     return found
