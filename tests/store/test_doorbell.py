@@ -43,7 +43,7 @@ def messages(broker_url: str, name: Queue) -> list[Any]:
     """All that wait in the queue, which is empty then."""
     found = []
     with Connection(broker_url) as connection:  # type: ignore[no-untyped-call]
-        waiting = connection.SimpleQueue(name.value, no_ack=True)  # type: ignore[no-untyped-call]
+        waiting = connection.SimpleQueue(name.value, no_ack=True)
         with waiting, suppress(Empty):
             while True:
                 found.append(waiting.get_nowait())
