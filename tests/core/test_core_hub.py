@@ -1,10 +1,4 @@
-"""Against a hub of the tests' own: what of the hub's protocol its client asks for."""
-
-import hashlib
-import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +10,7 @@ from safetensors.torch import save
 from core import hub
 from core.errors import ArchitectureError, CheckpointError, HubNotAllowedError, HubUnreachableError
 from core.own_models import check
+from fake_hub import Hub
 
 NAME = "vit_tiny_patch16_224"
 MODEL_ARGS: dict[str, Any] = {
@@ -30,62 +25,12 @@ CONFIG: dict[str, Any] = {
 }
 
 
-class Hub:
-    """``files`` by repository and name; ``tokens`` are what was sent."""
-
-    def __init__(self) -> None:
-        self.files: dict[str, bytes] = {}
-        self.tokens: set[str | None] = set()
-        there = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_HEAD(self) -> None:
-                self._answer()
-
-            def do_GET(self) -> None:
-                self.wfile.write(self._answer())
-
-            def _answer(self) -> bytes:
-                there.tokens.add(self.headers.get("authorization"))
-                repository, _, name = self.path.strip("/").partition("/resolve/main/")
-                content = there.files.get(f"{repository}/{name}")
-                if content is None:
-                    known = any(each.startswith(f"{repository}/") for each in there.files)
-                    self.send_response(404)
-                    self.send_header("X-Error-Code", "EntryNotFound" if known else "RepoNotFound")
-                    self.send_header("Content-Length", "0")
-                    self.end_headers()
-                    return b""
-                self.send_response(200)
-                self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
-                self.send_header("X-Repo-Commit", "0" * 40)
-                self.send_header("Content-Length", str(len(content)))
-                self.end_headers()
-                return content
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
-
-    def put(self, repository: str, config: dict[str, Any], weights: bytes | None) -> None:
-        self.files[f"{repository}/config.json"] = json.dumps(config).encode()
-        if weights is not None:
-            self.files[f"{repository}/model.safetensors"] = weights
-
-
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     fake = Hub()
     monkeypatch.setattr("core.hub.ENDPOINT", fake.url)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
-    thread = threading.Thread(target=fake.server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield fake
-    fake.server.shutdown()
-    fake.server.server_close()
-    thread.join()
+    with fake.serving():
+        yield fake
 
 
 def model() -> torch.nn.Module:
