@@ -4,7 +4,9 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic_core import PydanticCustomError
 
+from core import catalog
 from core.progress import Stage
 from core.recipe import Recipe
 from core.report import Constraint
@@ -48,10 +50,28 @@ class PlanRequest(BaseModel):
     recipe: RecipeRequest
 
 
+def _samples_own(given: dict[str, Any]) -> str | None:
+    return catalog.dataset_of(given.get("model", ""))
+
+
+def _named(dataset: object) -> object:
+    if dataset is None:
+        raise PydanticCustomError("missing", "a dataset is needed, because the model is no sample with one of its own")
+    return dataset
+
+
 class JobRequest(PlanRequest):
     model_config = ConfigDict(json_schema_extra={"examples": [JOB_EXAMPLE]})
 
-    dataset: Annotated[Text, Field(description="Calibrates the compression, and tells what it cost")]
+    dataset: Annotated[
+        Text,
+        BeforeValidator(_named),
+        Field(
+            default_factory=_samples_own,
+            validate_default=True,
+            description="Calibrates the compression, and tells what it cost; a sample model has one of its own",
+        ),
+    ]
     project: Annotated[Text, Field(description="One of yours")] = "default"
     name: Annotated[Text | None, Field(description="For people; need not be unique")] = None
     labels: Labels = {}

@@ -51,6 +51,12 @@ def get(name: str) -> CatalogEntry:
     return CatalogEntry(name=name, **(found | {"shape": _shape(found["shape"])}))
 
 
+def dataset_of(name: str) -> str | None:
+    """What a sample was trained for; None of every other name."""
+    dataset: str | None = _data()["models"].get(name, {}).get("dataset")
+    return dataset
+
+
 def search(text: str) -> list[CatalogEntry]:
     """The entries whose name contains every word of ``text``."""
     words = text.lower().split()

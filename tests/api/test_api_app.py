@@ -13,7 +13,9 @@ from fastapi.testclient import TestClient
 
 from api.app import create_app
 from api.middleware import MAX_BODY_BYTES
+from migrations.upgrade import upgrade
 from serving import local_client
+from store.session import engine
 from store.settings import Settings
 
 JSON = {"Content-Type": "application/json"}
@@ -39,6 +41,7 @@ print(sorted({"torch", "timm", "torchvision"} & set(sys.modules)))
 class TestProcess:
     def test_never_imports_torch_or_timm(self, tmp_path: Path) -> None:
         environment = os.environ | {"VITPRESS_DATA_DIR": str(tmp_path), "VITPRESS_AUTH": "local"}
+        upgrade(engine(Settings(data_dir=tmp_path)))
         process = subprocess.run(
             [sys.executable, "-W", "error", "-c", SERVE_WITHOUT_TORCH],
             env=environment,

@@ -46,6 +46,14 @@ class TestSubmission:
         assert (job["name"], job["labels"], job["timeout_seconds"]) == ("half", {"team": "vision"}, 613)
         assert (job["model"], job["dataset"]) == (MODEL, DATASET)
 
+    def test_of_a_sample_need_not_name_its_dataset(self, client: TestClient) -> None:
+        body: dict[str, Any] = {"model": "sample:vit_digits", "recipe": HALF}
+        assert client.post("/v1/jobs", json=body).json()["dataset"] == "sample:digits"
+
+        answer = client.post("/v1/jobs", json=body | {"model": "vit_small_patch16_224.augreg_in1k"})
+        [fault] = answer.json()["errors"]
+        assert (answer.status_code, fault["pointer"], fault["code"]) == (422, "/dataset", "missing")
+
     def test_resolves_how_long_to_fine_tune(self, client: TestClient, submission: Submission) -> None:
         def finetune(given: Any) -> Any:
             recipe = {"target_ratio": 0.5, "finetune": given}
