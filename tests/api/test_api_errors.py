@@ -7,11 +7,25 @@ import pytest
 import core.errors
 import store.errors
 from api.errors import RULES, checked
-from core.errors import ArchiveError, HubUnreachableError, NumericalError, VitpressError
+from core.errors import (
+    ArchiveError,
+    CheckpointError,
+    CheckpointMismatchError,
+    HubUnreachableError,
+    NumericalError,
+    VitpressError,
+)
 from store.errors import LeaseLostError
 
 # These end a job, or an attempt at it: no request can meet them.
-OF_THE_WORKER = {ArchiveError, HubUnreachableError, NumericalError, LeaseLostError}
+OF_THE_WORKER = {
+    ArchiveError,
+    CheckpointError,
+    CheckpointMismatchError,
+    HubUnreachableError,
+    NumericalError,
+    LeaseLostError,
+}
 
 
 class TestTable:

@@ -13,10 +13,10 @@ from tempfile import TemporaryDirectory
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from archive_files import TarFormat, fashion, picture, tar_of, tar_with, tree, zip_of
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from archive_files import TarFormat, fashion, picture, tar_of, tar_with, tree, zip_of
 from core.archive_writer import Limits
 from core.archives import Kind, kind_of, unpack
 from core.datasets import CLASSES_FILE, describe_folder

@@ -3,9 +3,9 @@ import zlib
 from pathlib import Path
 
 import pytest
-from archive_files import fashion, picture
 from PIL import Image
 
+from archive_files import fashion, picture
 from core import dataset_check
 from core.data import open_splits
 from core.dataset_check import check, thumbnails
