@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
-from vitpress.reading import pages, read
+from vitpress.reading import member, pages, read
 from vitpress.team_values import (
     Delivery,
     Key,
@@ -96,7 +96,7 @@ class Workers:
         self._http = http
 
     def list(self) -> tuple[WorkerInfo, ...]:
-        return tuple(read(WorkerInfo, item) for item in self._http.get("/v1/workers")["items"])
+        return tuple(read(WorkerInfo, item) for item in member(self._http.get("/v1/workers"), "items"))
 
     def queue(self) -> QueueState:
         """Where your jobs are in the queue, and when they are likely to start and end."""
