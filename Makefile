@@ -8,7 +8,7 @@ PIP := $(BIN)/pip --disable-pip-version-check install --quiet --constraint const
 DISTRIBUTIONS := pyproject.toml client/pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test lint types format bench openapi catalog clean
+.PHONY: help demo up test lint types format bench docs openapi catalog clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
@@ -39,6 +39,9 @@ format: $(VENV)/dev  ## Format the code
 
 bench: $(VENV)/dev  ## Measure every method and its rivals on three models; a run that was cut short goes on
 	$(BIN)/python -m benchmarks.methods
+
+docs: $(VENV)/dev  ## Build the documentation into build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --config-file docs/site/mkdocs.yml
 
 openapi: $(VENV)/dev  ## Rewrite openapi.json from the code
 	$(BIN)/python -m api.openapi
