@@ -22,7 +22,7 @@ up: $(VENV)/embedded  ## Run the whole service on this machine until Ctrl-C
 test: $(VENV)/dev  ## Run all tests, against real PostgreSQL, Redis, RabbitMQ and S3 servers
 	@tests/need-postgresql.sh
 	@tests/need-rabbitmq.sh
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses=auto --dist=loadfile
 
 lint: $(VENV)/dev  ## Check style, formatting and the layers' imports
 	$(BIN)/ruff check --no-cache .  # the cache does not notice that a module has moved

@@ -1,5 +1,6 @@
 """Fixtures of the real services. A service that is neither there nor can be started is an error, never a skip."""
 
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,9 @@ from migrations.upgrade import upgrade
 from steps import Steps, empty
 from store.session import engine as open_engine
 from store.settings import Settings
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # as many run as there are cores; before torch looks
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A shell that starts the tests in the background has them ignore Ctrl-C, and so all that they start, unless it is
 # handled here.

@@ -246,7 +246,9 @@ class TestShowing:
 
         assert (job["state"], job["error"]) == ("failed", {"code": "hub_unreachable", "message": "no route"})
 
-    @pytest.mark.parametrize("job_id", [str(uuid4()), "nonsense", "%00", "..%2f..", "a" * 5_000])
+    @pytest.mark.parametrize(
+        "job_id", ["0190b0f0-0000-7000-8000-000000000000", "nonsense", "%00", "..%2f..", "a" * 5_000]
+    )
     @pytest.mark.parametrize(
         "suffix", ["", "/report", "/plan", "/events", "/artifacts", "/artifacts/model.safetensors"]
     )
