@@ -208,6 +208,17 @@ def datasets_table(datasets: Iterable[DatasetInfo]) -> Table:
     return table
 
 
+def dataset_report_table(report: Mapping[str, Any]) -> Table:
+    """What the check of a dataset found: images by class and split, then those that are broken."""
+    splits = list(report["splits"])
+    table = Table("class", *splits, box=None, pad_edge=False)
+    for each in report["classes"]:
+        table.add_row(Text(each["name"]), *(f"{each['images'].get(split, 0):,}" for split in splits))
+    for each in report["broken"]:
+        table.add_row(Text(f"broken: {each['path']}: {each['reason']}"))
+    return table
+
+
 def job_table(job: Job) -> Table:
     """What there is to say of one job before its report."""
     table = Table(box=None, show_header=False, pad_edge=False)

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from vitpress import Client, uploads
 from vitpress.errors import RejectedError, ServerUnreachableError
+from vitpress.tables import dataset_report_table
 from worker import runner
 
 SAMPLE = Path(__file__).parents[2] / "samples" / "vit_digits"
@@ -71,7 +72,9 @@ class TestADataset:
         check(server)
         found = client.datasets.wait("shoes")
         assert found.classes == ("boot", "sandal")
-        assert client.datasets.get("own:shoes").report is not None
+        report = client.datasets.get("own:shoes").report
+        assert report is not None
+        assert dataset_report_table(report).row_count == 2
 
 
 class TestAnUpload:

@@ -74,6 +74,23 @@ def without_server(
     return Shell(url, monkeypatch, capsys)
 
 
+class TestCompletion:
+    def test_knows_the_commands(self) -> None:
+        environment = os.environ | {
+            "_VITPRESS_COMPLETE": "complete_bash",
+            "COMP_WORDS": "vitpress ow",
+            "COMP_CWORD": "1",
+        }
+        ran = subprocess.run(
+            [sys.executable, "-c", "import sys; sys.argv[0] = 'vitpress'; from vitpress.cli import main; main()"],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert ran.stdout.split() == ["owners"]
+
+
 class TestSubmit:
     def test_says_the_jobs_id_and_how_to_watch_it(self, vitpress: Shell) -> None:
         ran = vitpress("submit", MODEL, DATASET, "--ratio", "0.5")

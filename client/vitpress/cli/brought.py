@@ -52,10 +52,18 @@ def datasets(url: Url = None, as_json: Json = False) -> None:
 
 
 @app.command()
-def dataset(name: Annotated[str, typer.Argument(help="From `vitpress datasets`.")], url: Url = None) -> None:
-    """Show a dataset, with what its check found, as JSON."""
+def dataset(
+    name: Annotated[str, typer.Argument(help="From `vitpress datasets`.")], url: Url = None, as_json: Json = False
+) -> None:
+    """Show a dataset, with what its check found."""
     with Client(url) as client:
-        print_json(client.datasets.get(name))
+        found = client.datasets.get(name)
+    if as_json:
+        print_json(found)
+    else:
+        show(tables.datasets_table([found]))
+        if found.report is not None:
+            show(tables.dataset_report_table(found.report))
 
 
 @app.command()
