@@ -79,6 +79,10 @@ def upload_model(
     preprocessing: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="Where it is not timm's: mean=[0.5]. Repeatable.")
     ] = None,
+    class_names: Annotated[
+        str | None,
+        typer.Option(metavar="A,B,…", help="In the order of its outputs; else that of a dataset's folders is taken."),
+    ] = None,
     hub: Annotated[
         str | None, typer.Option(metavar="OWNER/NAME", help="In place of a file: a model of the hub.")
     ] = None,
@@ -102,6 +106,7 @@ def upload_model(
                     architecture=architecture,
                     kwargs=members(argument),
                     preprocessing=members(preprocessing),
+                    class_names=class_names.split(",") if class_names else None,
                     on_sent=on_sent,
                 )
         model = client.models.wait(model.name) if wait else model
