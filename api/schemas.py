@@ -27,6 +27,14 @@ Notes = Annotated[
 Priority = Annotated[int, Field(ge=-10, le=10, description="Larger first, among your own jobs")]
 
 
+class RequestBody(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ResponseBody(BaseModel):
+    model_config = ConfigDict(frozen=True, from_attributes=True)
+
+
 def _default_method(recipe: Any) -> Any:
     return {"method": "fisher"} | recipe if isinstance(recipe, dict) else recipe
 
@@ -89,16 +97,12 @@ class JobRequest(PlanRequest):
     ] = None
 
 
-class _Response(BaseModel):
-    model_config = ConfigDict(frozen=True, from_attributes=True)
-
-
-class JobError(_Response):
+class JobError(ResponseBody):
     code: str
     message: str
 
 
-class JobLinks(_Response):
+class JobLinks(ResponseBody):
     """Paths on this server."""
 
     self: str
@@ -109,7 +113,7 @@ class JobLinks(_Response):
     cancel: str
 
 
-class Job(_Response):
+class Job(ResponseBody):
     id: str
     project: str
     name: str | None
@@ -153,12 +157,12 @@ class Job(_Response):
     links: JobLinks
 
 
-class JobPage(_Response):
+class JobPage(ResponseBody):
     items: list[Job]
     next_cursor: Annotated[str | None, Field(description="The `cursor` of the next page; null on the last one")]
 
 
-class JobEvent(_Response):
+class JobEvent(ResponseBody):
     """``data`` of one server-sent event, named by its ``kind``; a ``snapshot`` opens a stream that resumes nothing."""
 
     kind: EventKind | Literal["snapshot"]
@@ -181,13 +185,13 @@ class ProjectEvent(JobEvent):
     job_id: str
 
 
-class ProjectOpened(_Response):
+class ProjectOpened(ResponseBody):
     """``data`` of the event ``opened``, which begins a project's stream: its id is where that begins."""
 
     project: str
 
 
-class Artifact(_Response):
+class Artifact(ResponseBody):
     name: str
     size: Annotated[int, Field(description="Bytes")]
     sha256: str
@@ -195,11 +199,11 @@ class Artifact(_Response):
     url: Annotated[str, Field(description="A path on this server")]
 
 
-class ArtifactList(_Response):
+class ArtifactList(ResponseBody):
     items: list[Artifact]
 
 
-class DryRun(_Response):
+class DryRun(ResponseBody):
     """What a recipe would do to a model by its shapes alone, with no data to tell the layers apart."""
 
     model: str
@@ -208,11 +212,11 @@ class DryRun(_Response):
     plan: Plan
 
 
-class Health(_Response):
+class Health(ResponseBody):
     status: Literal["ok"]
 
 
-class Readiness(_Response):
+class Readiness(ResponseBody):
     status: Literal["ok"]
     checks: dict[str, Literal["ok"]]
 

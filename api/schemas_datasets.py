@@ -5,7 +5,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from api.schemas import JobError
+from api.schemas import JobError, ResponseBody
 from api.schemas_identity import Slug
 from core.dataset_report import DatasetReport
 from store.tables import CheckState
@@ -44,10 +44,6 @@ _DETAIL = _DATASET | {
 Directory = Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=r"^/[^\x00-\x1f\x7f-\x9f]*$")]
 
 
-class _Response(BaseModel):
-    model_config = ConfigDict(frozen=True, from_attributes=True)
-
-
 class DatasetRequest(BaseModel):
     """Either an upload or a directory."""
 
@@ -79,7 +75,7 @@ class DatasetRequest(BaseModel):
         return self
 
 
-class Dataset(_Response):
+class Dataset(ResponseBody):
     model_config = ConfigDict(json_schema_extra={"examples": [_DATASET]})
 
     name: str
@@ -92,7 +88,7 @@ class Dataset(_Response):
     directory: str | None
 
 
-class Thumbnail(_Response):
+class Thumbnail(ResponseBody):
     class_name: str
     url: str
 
@@ -104,7 +100,7 @@ class DatasetDetail(Dataset):
     thumbnails: list[Thumbnail]
 
 
-class DatasetList(_Response):
+class DatasetList(ResponseBody):
     model_config = ConfigDict(json_schema_extra={"examples": [{"items": [_DATASET]}]})
 
     items: list[Dataset]

@@ -4,9 +4,9 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, AwareDatetime, ConfigDict, Field, StringConstraints, model_validator
 
-from api.schemas import Text
+from api.schemas import RequestBody, ResponseBody, Text
 from store.keys import LONGEST_OVERLAP
 from store.values import Scope
 
@@ -52,15 +52,7 @@ def _ahead(at: datetime) -> datetime:
     return at
 
 
-class _Request(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class _Response(BaseModel):
-    model_config = ConfigDict(frozen=True, from_attributes=True)
-
-
-class KeyRequest(_Request):
+class KeyRequest(RequestBody):
     """With either a ``role`` or ``scopes``."""
 
     model_config = ConfigDict(
@@ -91,7 +83,7 @@ class KeyRequest(_Request):
         return [self.role.scope] if self.role else self.scopes or []
 
 
-class RotateRequest(_Request):
+class RotateRequest(RequestBody):
     model_config = ConfigDict(json_schema_extra={"examples": [{"overlap_seconds": 3600}]})
 
     overlap_seconds: Annotated[
@@ -104,7 +96,7 @@ class RotateRequest(_Request):
     ] = 0
 
 
-class Key(_Response):
+class Key(ResponseBody):
     model_config = ConfigDict(json_schema_extra={"examples": [_KEY]})
 
     id: str
@@ -125,14 +117,14 @@ class NewKey(Key):
     key: Annotated[str, Field(description="The whole key. It is shown this once")]
 
 
-class KeyPage(_Response):
+class KeyPage(ResponseBody):
     model_config = ConfigDict(json_schema_extra={"examples": [{"items": [_KEY], "next_cursor": None}]})
 
     items: list[Key]
     next_cursor: Annotated[str | None, Field(description="The `cursor` of the next page; null on the last one")]
 
 
-class Limits(_Response):
+class Limits(ResponseBody):
     """Null is none."""
 
     max_running: Annotated[int | None, Field(description="Jobs at the same time")]
@@ -140,7 +132,7 @@ class Limits(_Response):
     max_bytes: Annotated[int | None, Field(description="Stored: artifacts, models, datasets, uploads")]
 
 
-class LimitsRequest(_Request):
+class LimitsRequest(RequestBody):
     """What is left out stays; null is no limit, 0 lets nothing more in."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [_LIMITS]})
@@ -150,14 +142,14 @@ class LimitsRequest(_Request):
     max_bytes: Annotated[int | None, Field(ge=0, lt=2**63, description="Stored")] = None
 
 
-class OwnerRequest(_Request):
+class OwnerRequest(RequestBody):
     model_config = ConfigDict(json_schema_extra={"examples": [{"name": "vision", "limits": _LIMITS}]})
 
     name: Annotated[Slug, Field(description="Of a person or team; it stays")]
     limits: LimitsRequest = LimitsRequest()
 
 
-class Owner(_Response):
+class Owner(ResponseBody):
     model_config = ConfigDict(json_schema_extra={"examples": [_OWNER]})
 
     name: str
@@ -165,34 +157,34 @@ class Owner(_Response):
     limits: Limits
 
 
-class OwnerPage(_Response):
+class OwnerPage(ResponseBody):
     model_config = ConfigDict(json_schema_extra={"examples": [{"items": [_OWNER], "next_cursor": None}]})
 
     items: list[Owner]
     next_cursor: Annotated[str | None, Field(description="The `cursor` of the next page; null on the last one")]
 
 
-class ProjectRequest(_Request):
+class ProjectRequest(RequestBody):
     model_config = ConfigDict(json_schema_extra={"examples": [{"name": "lenses"}]})
 
     name: Annotated[Slug, Field(description="Among yours; it stays")]
 
 
-class Project(_Response):
+class Project(ResponseBody):
     model_config = ConfigDict(json_schema_extra={"examples": [_PROJECT]})
 
     name: str
     created_at: datetime
 
 
-class ProjectPage(_Response):
+class ProjectPage(ResponseBody):
     model_config = ConfigDict(json_schema_extra={"examples": [{"items": [_PROJECT], "next_cursor": None}]})
 
     items: list[Project]
     next_cursor: Annotated[str | None, Field(description="The `cursor` of the next page; null on the last one")]
 
 
-class WhoAmI(_Response):
+class WhoAmI(ResponseBody):
     model_config = ConfigDict(
         json_schema_extra={
             "examples": [

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from api.schemas import JobError, Text
+from api.schemas import JobError, ResponseBody, Text
 from api.schemas_identity import Slug
 from core.architectures import Arguments, InputChanges
 from core.shapes import ModelShape
@@ -33,10 +33,6 @@ _MODEL: dict[str, Any] = {
     "size": 86_693_784,
     "hub_id": None,
 }
-
-
-class _Response(BaseModel):
-    model_config = ConfigDict(frozen=True, from_attributes=True)
 
 
 class ModelRequest(BaseModel):
@@ -67,7 +63,7 @@ class ModelRequest(BaseModel):
         return self
 
 
-class Model(_Response):
+class Model(ResponseBody):
     model_config = ConfigDict(json_schema_extra={"examples": [_MODEL]})
 
     name: str
@@ -85,7 +81,7 @@ class Model(_Response):
     hub_id: str | None
 
 
-class Difference(_Response):
+class Difference(ResponseBody):
     total: int
     names: Annotated[list[str], Field(description="The first ones; with what was expected and what is there")]
 
@@ -101,6 +97,6 @@ class ModelDetail(Model):
     converted: Annotated[list[str], Field(description="Dtypes of the checkpoint that became the model's own")]
 
 
-class ModelPage(_Response):
+class ModelPage(ResponseBody):
     items: list[Model]
     next_cursor: Annotated[str | None, Field(description="The `cursor` of the next page; null on the last one")]

@@ -3,8 +3,9 @@
 from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
+from api.schemas import ResponseBody
 from store.tables import JobState, Queue
 from store.values import WaitingFor
 
@@ -42,11 +43,7 @@ _WORKER: dict[str, Any] = {
 }
 
 
-class _Response(BaseModel):
-    model_config = ConfigDict(frozen=True, from_attributes=True)
-
-
-class QueueJob(_Response):
+class QueueJob(ResponseBody):
     id: str
     state: JobState
     queue: Queue
@@ -66,20 +63,20 @@ class QueueJob(_Response):
     ]
 
 
-class QueueShare(_Response):
+class QueueShare(ResponseBody):
     """An owner's jobs, of all kinds."""
 
     queued: int
     running: int
 
 
-class QueueTotals(_Response):
+class QueueTotals(ResponseBody):
     queued: int
     running: int
     cancelling: int
 
 
-class QueueState(_Response):
+class QueueState(ResponseBody):
     model_config = ConfigDict(json_schema_extra={"examples": [_QUEUE]})
 
     jobs: Annotated[list[QueueJob], Field(description="Yours: those that run, then those that wait, by position")]
@@ -89,7 +86,7 @@ class QueueState(_Response):
     totals: dict[Queue, QueueTotals]
 
 
-class Worker(_Response):
+class Worker(ResponseBody):
     model_config = ConfigDict(json_schema_extra={"examples": [_WORKER]})
 
     name: str
@@ -105,5 +102,5 @@ class Worker(_Response):
     running: Annotated[str | None, Field(description="The id of the job, if it is yours")]
 
 
-class WorkerList(_Response):
+class WorkerList(ResponseBody):
     items: list[Worker]

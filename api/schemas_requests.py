@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.schemas import JOB_EXAMPLE, Job, JobRequest, Labels, Notes, Priority, RecipeRequest, Text
+from api.schemas import JOB_EXAMPLE, Job, JobRequest, Labels, Notes, Priority, RecipeRequest, ResponseBody, Text
 from core.report import Latency, Proportion
 
 MOST_JOBS = 100  # in a batch
@@ -46,15 +46,11 @@ class BatchRequest(BaseModel):
     jobs: Annotated[list[JobRequest], Field(min_length=1, max_length=MOST_JOBS)]
 
 
-class _Response(BaseModel):
-    model_config = ConfigDict(frozen=True, from_attributes=True)
-
-
-class Batch(_Response):
+class Batch(ResponseBody):
     items: Annotated[list[Job], Field(description="In the order in which they were given")]
 
 
-class Dominated(_Response):
+class Dominated(ResponseBody):
     """Whether another model that it is comparable with is no worse and somewhere better. Null: it cannot be told."""
 
     overall: Annotated[bool, Field(description="By parameters, MACs and error together, as in a sweep's table")]
@@ -65,7 +61,7 @@ class Dominated(_Response):
     ]
 
 
-class ComparedModel(_Response):
+class ComparedModel(ResponseBody):
     """One model of a job; a sweep has several."""
 
     job_id: str
@@ -86,7 +82,7 @@ class ComparedModel(_Response):
     report: Annotated[str, Field(description="A path on this server")]
 
 
-class Comparison(_Response):
+class Comparison(ResponseBody):
     items: list[ComparedModel]
     comparable: Annotated[
         bool, Field(description="All are of one model, and judged on the same images: their errors can be compared")
@@ -94,7 +90,7 @@ class Comparison(_Response):
     warnings: Annotated[list[str], Field(description="Why they cannot, and what else differs")]
 
 
-class Storage(_Response):
+class Storage(ResponseBody):
     """Bytes. Uploads count by the length that they announced."""
 
     used_bytes: int

@@ -3,9 +3,9 @@
 from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, HttpUrl
+from pydantic import ConfigDict, Field, HttpUrl
 
-from api.schemas import Text
+from api.schemas import RequestBody, ResponseBody, Text
 from store.outbox import Signal
 
 _WEBHOOK: dict[str, Any] = {
@@ -54,27 +54,19 @@ Url = Annotated[
 Events = Annotated[list[Signal], Field(min_length=1, max_length=len(Signal), description="What it is told of")]
 
 
-class _Request(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class _Response(BaseModel):
-    model_config = ConfigDict(frozen=True, from_attributes=True)
-
-
-class WebhookRequest(_Request):
+class WebhookRequest(RequestBody):
     model_config = ConfigDict(
         json_schema_extra={"examples": [{name: _WEBHOOK[name] for name in ("url", "events", "project")}]}
     )
 
     url: Url
-    events: Events = list(Signal)
+    events: Events = Field(default=list(Signal))
     project: Annotated[
         Text | None, Field(description="Tells of that project's jobs alone; null: of all that is yours")
     ] = None
 
 
-class WebhookChanges(_Request):
+class WebhookChanges(RequestBody):
     """What is left out, or null, stays."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"enabled": False}]})
@@ -86,7 +78,7 @@ class WebhookChanges(_Request):
     ] = None
 
 
-class Webhook(_Response):
+class Webhook(ResponseBody):
     model_config = ConfigDict(json_schema_extra={"examples": [_WEBHOOK]})
 
     id: str
@@ -103,14 +95,14 @@ class NewWebhook(Webhook):
     secret: Annotated[str, Field(description="What its messages are signed with. It is shown this once")]
 
 
-class WebhookPage(_Response):
+class WebhookPage(ResponseBody):
     model_config = ConfigDict(json_schema_extra={"examples": [{"items": [_WEBHOOK], "next_cursor": None}]})
 
     items: list[Webhook]
     next_cursor: Annotated[str | None, Field(description="The `cursor` of the next page; null on the last one")]
 
 
-class Delivery(_Response):
+class Delivery(ResponseBody):
     """A message. It is pending while it has a `next_attempt_at`; then it was delivered, or given up."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [_DELIVERY]})
@@ -126,7 +118,7 @@ class Delivery(_Response):
     error: Annotated[str | None, Field(description="Of the last attempt; with the beginning of the answer")]
 
 
-class DeliveryPage(_Response):
+class DeliveryPage(ResponseBody):
     model_config = ConfigDict(json_schema_extra={"examples": [{"items": [_DELIVERY], "next_cursor": None}]})
 
     items: list[Delivery]

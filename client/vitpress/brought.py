@@ -15,17 +15,13 @@ from vitpress import uploads
 from vitpress.errors import RejectedError
 from vitpress.reading import member, pages, read
 from vitpress.transport import Transport
-from vitpress.uploads import OnSent
+from vitpress.uploads import OnSent, unheard
 from vitpress.values import DatasetInfo, ModelInfo
 
 OWN = "own:"
 POLL_SECONDS = 0.5
 
 _Checked = TypeVar("_Checked", ModelInfo, DatasetInfo)
-
-
-def _unheard(done: int, total: int) -> None:
-    return None
 
 
 class Models:
@@ -49,7 +45,7 @@ class Models:
         kwargs: Mapping[str, Any] | None = None,
         preprocessing: Mapping[str, Any] | None = None,
         class_names: Sequence[str] | None = None,
-        on_sent: OnSent = _unheard,
+        on_sent: OnSent = unheard,
     ) -> ModelInfo:
         """Bring a safetensors checkpoint of a timm ``architecture``; its check is not waited for.
 
@@ -91,7 +87,7 @@ class Datasets:
         """With the report of its check, if it is your own."""
         return read(DatasetInfo, self._http.get(_path("datasets", name)))
 
-    def upload(self, source: str | Path, name: str, *, on_sent: OnSent = _unheard) -> DatasetInfo:
+    def upload(self, source: str | Path, name: str, *, on_sent: OnSent = unheard) -> DatasetInfo:
         """Bring a zip, a tar, a Parquet file, or a directory of class folders, which is packed first.
 
         Its check is not waited for.

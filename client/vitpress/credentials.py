@@ -6,9 +6,11 @@ import json
 import os
 from pathlib import Path
 
+from vitpress import places
+
 
 def path() -> Path:
-    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "vitpress" / "credentials.json"
+    return places.config() / "credentials.json"
 
 
 def key(base_url: str) -> str | None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from vitpress import places
 from vitpress.artifact import load
 from vitpress.errors import JobFailedError, RatioError
 from vitpress.plan import Plan
@@ -91,7 +91,7 @@ class JobHandle:
         """
         if ratio is None and (ratios := self.job.recipe.get("target_ratios")):
             raise RatioError(which(ratios))
-        kept = directory or _cache() / self.id / ("" if ratio is None else f"{FOLDER}{float(ratio)}")
+        kept = directory or places.cache() / self.id / ("" if ratio is None else f"{FOLDER}{float(ratio)}")
         return load(self.download(kept, exports=False, ratio=ratio))
 
 
@@ -99,7 +99,3 @@ def which(ratios: Sequence[float]) -> str:
     if not ratios:
         return "the job has one model, and needs no ratio"
     return f"the job has a model for each of {', '.join(map(str, sorted(ratios)))}"
-
-
-def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vitpress"

@@ -9,11 +9,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
+from vitpress import places
 from vitpress.errors import ApiError, NotFoundError, UnexpectedAnswerError, VitpressClientError
 from vitpress.transport import Attempts, Transport
 
@@ -21,11 +21,16 @@ CHUNK_BYTES = 16 << 20  # what is sent again at most
 OnSent = Callable[[int, int], None]
 """Hears how many of the file's bytes the server has, and of how many."""
 
+
+def unheard(done: int, total: int) -> None:
+    return None
+
+
 _TUS = {"Tus-Resumable": "1.0.0"}
 _GONE = {403, 404, 410}  # what a server may say of an upload that it no longer has
 
 
-def send(http: Transport, file: Path, on_sent: OnSent = lambda done, total: None) -> str:
+def send(http: Transport, file: Path, on_sent: OnSent = unheard) -> str:
     """The id of the upload, complete. Raises ``ApiError`` where the server will not have it: a quota, say."""
     note = _note(http.base_url, file)
     total = file.stat().st_size
@@ -93,10 +98,9 @@ def _told(offset: str | None, http: Transport) -> int:
 
 
 def _note(base_url: str, file: Path) -> Path:
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vitpress" / "uploads"
     status = file.stat()
     what = f"{base_url}\n{file.resolve()}\n{status.st_size}\n{status.st_mtime_ns}"
-    return cache / f"{hashlib.sha256(what.encode()).hexdigest()[:24]}.json"
+    return places.cache() / "uploads" / f"{hashlib.sha256(what.encode()).hexdigest()[:24]}.json"
 
 
 def _known(note: Path) -> str | None:
