@@ -1,5 +1,6 @@
 """How much more memory a piece of work takes than there was in use before it. Linux."""
 
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ class Growth:
 def growth() -> Iterator[Growth]:
     """Read ``peak_bytes`` of what this gives after the ``with`` block, whose work has to be in this process."""
     measured = Growth()
+    gc.collect()  # what goes away during the work would hide what comes
     (PROCESS / "clear_refs").write_text(RESET_PEAK)
     before = _resident("VmRSS")
     yield measured
