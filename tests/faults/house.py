@@ -10,7 +10,8 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import httpx
 from sqlalchemy import Engine
@@ -40,7 +41,10 @@ SHORT = {
 
 
 class House:
-    """``environment`` is what all of its processes get; ``database`` is the test's own way to look at the rows."""
+    """``environment`` is what all of its processes get; ``database`` is the test's own way to look at the rows.
+
+    A context: the test's own connections are closed at its end.
+    """
 
     def __init__(self, database_url: str, broker_url: str, directory: Path, **settings: str) -> None:
         self.directory = directory
@@ -52,6 +56,15 @@ class House:
         }
         self.port = services.free_port()
         self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=30, trust_env=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.http.close()
+        self.database().dispose()
 
     def database(self) -> Engine:
         return engine(Settings(database_url=self.environment["VITPRESS_DATABASE_URL"]))
