@@ -4,11 +4,14 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/pip --disable-pip-version-check install --quiet --constraint constraints.txt
-DISTRIBUTIONS := pyproject.toml client/pyproject.toml constraints.txt
+PIP := $(BIN)/pip --disable-pip-version-check install --quiet
+OURS := --no-deps --no-build-isolation --editable client --editable .
+LOCK := $(BIN)/uv --quiet pip compile pyproject.toml locks/build.in --constraints locks/pins.in --universal \
+	--generate-hashes --no-emit-package vitpress --no-annotate --custom-compile-command "make lock"
+DISTRIBUTIONS := pyproject.toml client/pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test lint types format bench docs openapi catalog clean
+.PHONY: help demo up test lint types format bench docs openapi catalog lock audit clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
@@ -19,9 +22,10 @@ demo: $(VENV)/embedded  ## Compress the sample model through the whole service, 
 up: $(VENV)/embedded  ## Run the whole service on this machine until Ctrl-C
 	$(BIN)/vitpress up
 
-test: $(VENV)/dev  ## Run all tests, against real PostgreSQL, Redis, RabbitMQ and S3 servers
+test: $(VENV)/dev  ## Run all tests, against real PostgreSQL, Redis, RabbitMQ and S3 servers, in a real browser
 	@tests/need-postgresql.sh
 	@tests/need-rabbitmq.sh
+	@tests/need-chromium.sh
 	$(BIN)/python -m pytest --numprocesses=auto --dist=loadfile
 
 lint: $(VENV)/dev  ## Check style, formatting and the layers' imports
@@ -49,16 +53,27 @@ openapi: $(VENV)/dev  ## Rewrite openapi.json from the code
 catalog: $(VENV)/dev  ## Rewrite core/catalog.json from timm's registry and the samples
 	$(BIN)/python -m core.catalog_build
 
+lock: $(VENV)/dev  ## Write locks/ anew from pyproject.toml; UPGRADE=--upgrade takes the newest releases
+	$(LOCK) $(UPGRADE) --all-extras --output-file locks/dev.txt
+	$(LOCK) --constraints locks/dev.txt --extra embedded --output-file locks/embedded.txt
+	$(LOCK) --constraints locks/dev.txt --extra api --extra otel --output-file locks/api.txt
+	$(LOCK) --constraints locks/dev.txt --extra worker --extra otel --output-file locks/worker.txt
+
+audit: $(VENV)/dev  ## Ask PyPI's advisories about every locked release
+	$(BIN)/pip-audit --strict --disable-pip --require-hashes --requirement locks/dev.txt
+
 clean:  ## Remove the virtual environment and what the service stored
 	rm -rf $(VENV) .vitpress
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/embedded: $(DISTRIBUTIONS) | $(VENV)/bin/python
-	$(PIP) --editable "client[torch]" --editable ".[embedded]"
+$(VENV)/embedded: $(DISTRIBUTIONS) locks/embedded.txt | $(VENV)/bin/python
+	$(PIP) --require-hashes --requirement locks/embedded.txt
+	$(PIP) $(OURS)
 	@touch $@
 
-$(VENV)/dev: $(DISTRIBUTIONS) | $(VENV)/bin/python
-	$(PIP) --editable "client[torch]" --editable ".[dev]"
+$(VENV)/dev: $(DISTRIBUTIONS) locks/dev.txt | $(VENV)/bin/python
+	$(PIP) --require-hashes --requirement locks/dev.txt
+	$(PIP) $(OURS)
 	@touch $@ $(VENV)/embedded
