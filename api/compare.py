@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request
+from sqlalchemy.orm import Session
 
 from api.dependencies import canonical_id
 from api.errors import InvalidRequestError, ResultNotReadyError, responses
@@ -14,7 +15,7 @@ from core.report import Report, SweepReport, costs, dominated, error
 from store import jobs
 from store.errors import JobNotFoundError
 from store.session import transaction
-from store.values import JobView
+from store.values import Identity, JobView
 
 FEWEST, MOST = 2, 16
 Compared = tuple[JobView, Report]
@@ -46,26 +47,36 @@ def compare(
 ) -> Comparison:
     """Jobs of yours that have succeeded. Models of different originals or datasets are shown, but not set against each
     other: `warnings` says so, and nothing is dominated by what it cannot be compared with."""
-    compared: list[Compared] = []
     with transaction(engine, read_only=True) as session:
-        for job_id in job_ids:
-            jobs.owned(session, job_id, asking.owner_id)
-            job, report = jobs.get(session, job_id), jobs.report(session, job_id)
-            if report is None:
-                raise ResultNotReadyError(job_id, job.state)
-            reports = report.reports if isinstance(report, SweepReport) else (report,)
-            compared += [(job, each) for each in reports]
+        compared = results(session, job_ids, asking)
+    return comparison(compared, request)
+
+
+def results(session: Session, job_ids: Sequence[str], asking: Identity) -> list[Compared]:
+    """Every model that the jobs made. Raises ``JobNotFoundError``, ``ResultNotReadyError``."""
+    compared: list[Compared] = []
+    for job_id in job_ids:
+        jobs.owned(session, job_id, asking.owner_id)
+        job, report = jobs.get(session, job_id), jobs.report(session, job_id)
+        if report is None:
+            raise ResultNotReadyError(job_id, job.state)
+        reports = report.reports if isinstance(report, SweepReport) else (report,)
+        compared += [(job, each) for each in reports]
+    return compared
+
+
+def comparison(compared: Sequence[Compared], request: Request) -> Comparison:
     return Comparison(
         items=[
             _row(job, report, beaten, request)
             for (job, report), beaten in zip(compared, _dominated(compared), strict=True)
         ],
-        comparable=len({_basis(*each) for each in compared}) == 1,
+        comparable=len({basis(*each) for each in compared}) == 1,
         warnings=_warnings(compared),
     )
 
 
-def _basis(job: JobView, report: Report) -> tuple[object, ...]:
+def basis(job: JobView, report: Report) -> tuple[object, ...]:
     """What two must share for their errors to say anything about each other. A set that the job has divided itself is
     another one for another seed."""
     seed = report.data.seed if report.data.source == "split" else None
@@ -76,7 +87,7 @@ def _timed_on(report: Report) -> tuple[object, ...]:
     return report.environment.device, report.environment.threads
 
 
-def _latency_ms(report: Report) -> float | None:
+def latency_ms(report: Report) -> float | None:
     """Median, of one image."""
     return next((each.p50_ms for each in report.after.latency if each.batch == 1), None)
 
@@ -84,11 +95,11 @@ def _latency_ms(report: Report) -> float | None:
 def _dominated(compared: Sequence[Compared]) -> list[Dominated]:
     """In the order of ``compared``; each among those that it can be compared with."""
     found: list[Dominated | None] = [None] * len(compared)
-    for basis in {_basis(*each) for each in compared}:
-        group = [index for index, each in enumerate(compared) if _basis(*each) == basis]
+    for shared in {basis(*each) for each in compared}:
+        group = [index for index, each in enumerate(compared) if basis(*each) == shared]
         reports = [compared[index][1] for index in group]
         errors = [error(report) for report in reports]
-        latencies = [_latency_ms(report) for report in reports]
+        latencies = [latency_ms(report) for report in reports]
         timed = [latency for latency in latencies if latency is not None]
         alike = len(timed) == len(reports) and len({_timed_on(report) for report in reports}) == 1
         by_latency = dominated(list(zip(timed, errors, strict=True))) if alike else [None] * len(reports)
@@ -113,7 +124,7 @@ def _warnings(compared: Sequence[Compared]) -> list[str]:
     }
     warnings = [warning for warning, values in facts.items() if len(set(values)) > 1]
     same_data = len({(job.model, job.dataset) for job, _ in compared}) == 1
-    if same_data and len({_basis(*each) for each in compared}) > 1:
+    if same_data and len({basis(*each) for each in compared}) > 1:
         warnings.append("the jobs were judged on different images of the dataset")
     return warnings
 
