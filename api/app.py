@@ -39,6 +39,7 @@ from api import (
     whoami,
     workers,
 )
+from api.dashboard import routes as dashboard
 from api.identity import reader
 from api.middleware import BodyLimit, HeadAsGet, RequestId, TusVersion
 from api.observe import HttpMeasures, Observed
@@ -85,6 +86,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         description="Compression of Vision Transformers as a service. Errors are RFC 9457 problem details.",
         lifespan=lifespan,
         redirect_slashes=False,
+        docs_url=None,  # FastAPI's own load scripts from elsewhere; the dashboard has a page
+        redoc_url=None,
         generate_unique_id_function=lambda route: route.name,
         responses=errors.responses(statuses=[HTTPStatus.INTERNAL_SERVER_ERROR]),
     )
@@ -127,4 +130,5 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         app.include_router(resource.router, responses=may_answer, dependencies=[Depends(reader)])
     app.include_router(health.router)
     app.include_router(metrics.router)
+    dashboard.install(app)
     return app

@@ -1,4 +1,7 @@
-"""Every error answered as an RFC 9457 problem, whoever raised it: a route, the router, the validation, or a defect."""
+"""Every error answered as an RFC 9457 problem, whoever raised it: a route, the router, the validation, or a defect.
+
+A browser that asked for a page gets one that tells of the problem.
+"""
 
 import json
 from collections.abc import Sequence
@@ -11,6 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
+from api.dashboard import error_page
 from api.errors import MEDIA_TYPE, RULES, InvalidRequestError, RangeNotSatisfiableError, phrase, shown
 from core.errors import VitpressError
 
@@ -123,6 +127,8 @@ def _problem(
         "instance": request.url.path,
         "code": code,
     } | members
+    if error_page.wanted(request):
+        return error_page.error_page(request, body, headers)
     # ASCII: a client's lone surrogate, echoed in a message, could not be encoded otherwise
     return Response(json.dumps(body, ensure_ascii=True), int(status), headers, MEDIA_TYPE)
 

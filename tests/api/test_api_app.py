@@ -122,7 +122,7 @@ class TestMethods:
 
 
 class TestProblems:
-    @pytest.mark.parametrize("path", ["/", "/v1", "/v1/nothing", "/v1/jobs/"])
+    @pytest.mark.parametrize("path", ["/nothing", "/v1", "/v1/nothing", "/v1/jobs/"])
     def test_an_unknown_path_is_one(self, client: TestClient, path: str) -> None:
         answer = client.get(path)
 

@@ -1,0 +1,22 @@
+"""The dashboard: pages drawn by the server, each in a module of its own, and what they are made of."""
+
+from fastapi import APIRouter, FastAPI
+from fastapi.responses import RedirectResponse
+
+from api.dashboard import reference_page, static
+from api.dashboard.visitor import SignInNeededError, to_sign_in
+
+PAGES = (reference_page,)
+
+_start = APIRouter()
+
+
+@_start.get("/")
+def start() -> RedirectResponse:
+    return RedirectResponse("/jobs", status_code=303)
+
+
+def install(app: FastAPI) -> None:
+    app.add_exception_handler(SignInNeededError, to_sign_in)
+    for router in (_start, static.router, *(each.router for each in PAGES)):
+        app.include_router(router, include_in_schema=False)

@@ -1,0 +1,50 @@
+"""Who looks at a page. Nobody known is asked to sign in."""
+
+from typing import Annotated
+from urllib.parse import urlencode
+
+from fastapi import Depends, Request, Response
+from fastapi.responses import RedirectResponse
+
+from api.identity import identity
+from api.resources import Found
+from core.errors import VitpressError
+from store.errors import InvalidKeyError, NotLocalError
+from store.values import Identity
+
+
+class SignInNeededError(VitpressError):
+    """A page that is for those who are known. ``then``: where to go on after that, a path."""
+
+    code = "sign_in_needed"
+
+    def __init__(self, then: str) -> None:
+        super().__init__("sign in first")
+        self.then = then
+
+
+def visitor(found: Found, request: Request) -> Identity:
+    try:
+        asking = identity(found, request, None)
+    except InvalidKeyError:
+        then = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+        raise SignInNeededError(then if request.method == "GET" else "/") from None
+    request.state.visitor = asking  # for the pages that tell of an error
+    return asking
+
+
+def guest(found: Found, request: Request) -> Identity | None:
+    """Of pages that anybody may see."""
+    try:
+        return visitor(found, request)
+    except (SignInNeededError, NotLocalError):
+        return None
+
+
+def to_sign_in(_: Request, error: Exception) -> Response:
+    assert isinstance(error, SignInNeededError)
+    return RedirectResponse(f"/sign-in?{urlencode({'next': error.then})}", status_code=303)
+
+
+Visitor = Annotated[Identity, Depends(visitor)]
+Guest = Annotated[Identity | None, Depends(guest)]
