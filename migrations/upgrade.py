@@ -8,6 +8,8 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, Engine
 
+from store.session import unhurried
+
 # Numbers of transactions are a server's own. In a database that was restored from another server's dump, those of its
 # events may be ahead, and new events would come before them.
 _AHEAD = "UPDATE events SET xid = 0 WHERE xid >= pg_snapshot_xmax(pg_current_snapshot())::text::bigint"
@@ -45,7 +47,7 @@ def connected(engine: Engine) -> Iterator[Connection]:
         if is_sqlite and raw is not None:
             raw.execute("PRAGMA foreign_keys = OFF")
         try:
-            with connection.begin():
+            with connection.begin(), unhurried(connection):
                 yield connection
                 if is_sqlite and (broken := connection.exec_driver_sql("PRAGMA foreign_key_check").all()):
                     raise RuntimeError(f"the migration would leave rows that refer to nothing: {broken[:5]}")

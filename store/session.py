@@ -3,12 +3,15 @@
 Callers own the transaction: one a request or task, committed where ``transaction`` ends. Nothing else here commits.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import psycopg
+from psycopg.waiting import Ready
 from sqlalchemy import Connection, Engine, create_engine, event, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
@@ -17,6 +20,25 @@ from sqlalchemy.orm import Session, sessionmaker
 from store.settings import Settings
 from store.shared import made_once
 
+STATEMENT_SECONDS = 15  # whoever waits for so long, waits for a lock whose holder hangs
+ANSWER_SECONDS = STATEMENT_SECONDS + 5  # then it is not the statement that hangs, but the line or the server
+_POSTGRES_OPTIONS = {
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 2,
+    "tcp_user_timeout": ANSWER_SECONDS * 1000,
+}
+# What the server does about a client that vanished in the middle of a transaction, whose locks others wait for.
+_POSTGRES_SESSION = f"""
+    SET statement_timeout = '{STATEMENT_SECONDS}s';
+    SET idle_in_transaction_session_timeout = '30s';
+    SET tcp_keepalives_idle = 10;
+    SET tcp_keepalives_interval = 5;
+    SET tcp_keepalives_count = 2;
+    SET tcp_user_timeout = '{ANSWER_SECONDS}s';
+"""
+
 session_factory = sessionmaker(autoflush=False, expire_on_commit=False)
 
 
@@ -24,13 +46,50 @@ session_factory = sessionmaker(autoflush=False, expire_on_commit=False)
 def engine(settings: Settings) -> Engine:
     url = make_url(settings.database_url)
     if url.get_backend_name() != "sqlite":
-        return create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": 5})
+        postgres = create_engine(url, pool_pre_ping=True, connect_args=_POSTGRES_OPTIONS)
+        event.listen(postgres, "do_connect", _connect_to_postgres)
+        event.listen(postgres, "connect", _prepare_postgres)
+        return postgres
     if url.database:
         Path(url.database).parent.mkdir(parents=True, exist_ok=True)
     sqlite = create_engine(url)
     event.listen(sqlite, "connect", _prepare_sqlite)
     event.listen(sqlite, "begin", _begin_sqlite)
     return sqlite
+
+
+class PostgresConnection(psycopg.Connection[Any]):
+    """Closes itself if the server has said nothing for ``answer_seconds``: libpq itself would wait for good."""
+
+    answer_seconds: float | None = ANSWER_SECONDS
+
+    def wait(self, gen: Generator[Any, Any, Any], *arguments: Any, **options: Any) -> Any:
+        if self.answer_seconds is not None:
+            gen = self._answered(gen, self.answer_seconds)
+        return super().wait(gen, *arguments, **options)
+
+    def _answered(self, gen: Generator[Any, Any, Any], seconds: float) -> Generator[Any, Any, Any]:
+        """``gen``, which is told several times a second that there is nothing yet."""
+        deadline = time.monotonic() + seconds
+        try:
+            wants = next(gen)
+            while True:
+                ready = yield wants
+                if ready == Ready.NONE and time.monotonic() > deadline:
+                    self.pgconn.finish()
+                    raise psycopg.OperationalError(f"the server has not answered for {seconds:g} s")
+                wants = gen.send(ready)
+        except StopIteration as end:
+            return end.value
+
+
+def _connect_to_postgres(_dialect: Any, _record: Any, arguments: Any, options: Any) -> psycopg.Connection[Any]:
+    return PostgresConnection.connect(*arguments, **options)
+
+
+def _prepare_postgres(connection: Any, _record: object) -> None:
+    connection.execute(_POSTGRES_SESSION)
+    connection.commit()
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:
@@ -54,6 +113,21 @@ def transaction(engine: Engine, *, read_only: bool = False) -> Iterator[Session]
         if read_only:
             session.connection(execution_options={"read_only": True, "postgresql_readonly": True})
         yield session
+
+
+@contextmanager
+def unhurried(connection: Connection) -> Iterator[None]:
+    """In a transaction of ``connection``: statements take what they take, as a migration's may."""
+    raw: Any = connection.connection.driver_connection
+    if connection.dialect.name == "sqlite":
+        yield
+        return
+    connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
+    raw.answer_seconds = None
+    try:
+        yield
+    finally:
+        raw.answer_seconds = ANSWER_SECONDS
 
 
 def one_at_a_time(session: Session, purpose: str) -> None:
