@@ -5,7 +5,6 @@ import shutil
 import socket
 import subprocess
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -186,51 +185,6 @@ def s3() -> Iterator[str]:
         yield f"http://{host}:{port}"
     finally:
         server.stop()
-
-
-class Line:
-    """A line to a server on this machine, that can be cut: ``port`` is its near end."""
-
-    def __init__(self, server_port: int) -> None:
-        self._server_port = server_port
-        self._listening = socket.create_server(("127.0.0.1", 0))
-        self._ends: list[socket.socket] = []
-        self.port = int(self._listening.getsockname()[1])
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def cut(self) -> None:
-        """Ends the connections that there are. New ones can be made."""
-        for end in self._ends:
-            _hang_up(end)
-        self._ends.clear()
-
-    def close(self) -> None:
-        self.cut()
-        _hang_up(self._listening)
-        self._listening.close()
-
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                near, _ = self._listening.accept()
-                far = socket.create_connection(("127.0.0.1", self._server_port))
-                self._ends += (near, far)
-                for source, target in ((near, far), (far, near)):
-                    threading.Thread(target=_carry, args=(source, target), daemon=True).start()
-
-
-def _carry(source: socket.socket, target: socket.socket) -> None:
-    with source:
-        with suppress(OSError):
-            while content := source.recv(1 << 16):
-                target.sendall(content)
-        for end in (source, target):
-            _hang_up(end)
-
-
-def _hang_up(end: socket.socket) -> None:
-    with suppress(OSError):
-        end.shutdown(socket.SHUT_RDWR)
 
 
 def free_port() -> int:

@@ -11,6 +11,7 @@ import pytest
 from kombu.connection import Connection
 
 import services
+from proxy import Proxy
 from store import queue
 from store.settings import Settings
 from store.tables import Queue
@@ -22,10 +23,9 @@ def broker_url(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def line(broker_url: str) -> Iterator[services.Line]:
-    line = services.Line(port_of(broker_url))
-    yield line
-    line.close()
+def line(broker_url: str) -> Iterator[Proxy]:
+    with Proxy(broker_url) as line:
+        yield line
 
 
 @pytest.fixture(params=["redis", "amqp"])
@@ -33,10 +33,6 @@ def silent_url(request: pytest.FixtureRequest) -> Iterator[str]:
     """Something that accepts connections and never says a word."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield f"{request.param}://127.0.0.1:{server.getsockname()[1]}/0"
-
-
-def port_of(url: str) -> int:
-    return int(url.rpartition(":")[2].partition("/")[0])
 
 
 def messages(broker_url: str, name: Queue) -> list[Any]:
@@ -62,17 +58,17 @@ class TestRinging:
     def test_a_broker_that_is_there_answers(self, broker_url: str) -> None:
         queue.ping(Settings(broker_url=broker_url))
 
-    def test_a_line_that_was_cut_meanwhile_costs_no_bell(self, broker_url: str, line: services.Line) -> None:
-        settings = Settings(broker_url=broker_url.replace(str(port_of(broker_url)), str(line.port)))
+    def test_a_line_that_was_cut_meanwhile_costs_no_bell(self, broker_url: str, line: Proxy) -> None:
+        settings = Settings(broker_url=line.url)
         assert queue.ring(settings, "one", Queue.CPU)
         line.cut()
         assert queue.ring(settings, "two", Queue.CPU)
         assert [message.payload[0] for message in messages(broker_url, Queue.CPU)] == [["one"], ["two"]]
 
-    def test_a_broker_that_went_away_is_no_error(self, broker_url: str, line: services.Line) -> None:
-        settings = Settings(broker_url=broker_url.replace(str(port_of(broker_url)), str(line.port)))
+    def test_a_broker_that_went_away_is_no_error(self, broker_url: str, line: Proxy) -> None:
+        settings = Settings(broker_url=line.url)
         assert queue.ring(settings, "one", Queue.CPU)
-        line.close()
+        line.refuse()
         assert not queue.ring(settings, "two", Queue.CPU)
 
 
