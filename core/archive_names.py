@@ -9,6 +9,8 @@ from core.errors import ArchiveError
 MAX_DEPTH = 12  # folders and file; split/class/file is three
 MAX_NAME_BYTES = 255  # what file systems take
 
+MAX_SAID = 300  # characters of what a reader says
+
 _DRIVE = re.compile(r"[A-Za-z]:")
 _JUNK = frozenset({"__MACOSX"})  # what macOS adds; all its other additions begin with a dot
 _REFUSED_CATEGORIES = frozenset({"Cc", "Zl", "Zp"})  # control characters, separators of lines and paragraphs
@@ -46,6 +48,12 @@ def check_characters(name: str) -> None:
 def is_junk(parts: Parts) -> bool:
     """What systems and editors leave behind: hidden files and folders, ``__MACOSX``."""
     return any(part.startswith(".") or part in _JUNK for part in parts)
+
+
+def first_line(error: Exception) -> str:
+    """What a reader says of hostile bytes, which may quote them: fit to be shown."""
+    line = next(iter(str(error).splitlines()), type(error).__name__)
+    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in line[:MAX_SAID])
 
 
 class Taken:

@@ -14,20 +14,19 @@ import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import BinaryIO, Protocol, cast
+from typing import BinaryIO, cast
 
-from core.archive_names import safe_parts
+from core.archive_names import first_line, safe_parts
 from core.archive_writer import CHUNK_BYTES, LIMITS, Budget, Limits, Writer
 from core.datasets import IMAGE_SUFFIXES, describe_folder
 from core.errors import ArchiveError
+from core.tar_stream import Readable, TarStream
 
-MAX_TAR_HEADER_BYTES = 256 << 10  # of one entry, with its extensions; the longest honest one has a path of 4 KiB
 MAX_ZIP_DIRECTORY_BYTES = 512 << 20  # two million entries of 200 bytes, and to spare
 XZ_MEMORY_BYTES = 128 << 20  # `xz -9` wants 65 MiB
 
@@ -106,7 +105,7 @@ def unpack(source: Path, target: Path, limits: Limits = LIMITS) -> Unpacked:
                 case _:
                     _unpack_tar(source, kind, writer, Budget(limits, packed_bytes))
         except _DAMAGED as error:
-            raise ArchiveError(f"it is damaged ({_first_line(error)})") from error
+            raise ArchiveError(f"it is damaged ({first_line(error)})") from error
         if not writer.images:
             raise ArchiveError("there is no image in it; expected class/image or split/class/image")
         folder = _without_wrapper(folder)
@@ -192,7 +191,7 @@ class _ZipFile(io.BufferedReader):
 
 def _unpack_tar(source: Path, kind: Kind, writer: Writer, budget: Budget) -> None:
     with source.open("rb") as file:
-        stream = _TarStream(_decompressed(file, kind), budget)
+        stream = TarStream(_decompressed(file, kind), budget)
         # The stream has what of a file object's methods a reading TarFile calls.
         archive = tarfile.TarFile(fileobj=cast(BinaryIO, stream), encoding="utf-8", errors="surrogateescape")
         while (entry := archive.next()) is not None:
@@ -213,11 +212,7 @@ def _unpack_tar(source: Path, kind: Kind, writer: Writer, budget: Budget) -> Non
         stream.drain()
 
 
-class _Readable(Protocol):
-    def read(self, size: int, /) -> bytes: ...
-
-
-def _decompressed(file: BinaryIO, kind: Kind) -> _Readable:
+def _decompressed(file: BinaryIO, kind: Kind) -> Readable:
     match kind:
         case Kind.TAR_GZ:
             return gzip.GzipFile(fileobj=file)
@@ -228,7 +223,7 @@ def _decompressed(file: BinaryIO, kind: Kind) -> _Readable:
         case Kind.TAR_ZST:
             import pyarrow
 
-            return cast(_Readable, pyarrow.CompressedInputStream(file, "zstd"))
+            return cast(Readable, pyarrow.CompressedInputStream(file, "zstd"))
         case _:
             return file
 
@@ -248,68 +243,3 @@ class _XzReader:
                 raise EOFError("the xz stream is cut off")
             data = self._decoder.decompress(packed, size)
         return data
-
-
-class _TarStream:
-    """What ``tarfile`` reads from: forwards alone, and only so much at once as a header may have.
-
-    ``tarfile`` reads a header's extensions whole, of any size and in any number, and ends quietly at garbage.
-    """
-
-    def __init__(self, source: _Readable, budget: Budget) -> None:
-        self.last_header = b""
-        self._source, self._budget = source, budget
-        self._position = 0
-        self.allow_header()
-
-    def allow_header(self) -> None:
-        """What follows is the next entry's."""
-        self._header_bytes = MAX_TAR_HEADER_BYTES
-
-    def read(self, size: int) -> bytes:
-        self._header_bytes -= size
-        if self._header_bytes < 0:
-            raise ArchiveError(f"a tar header of more than {MAX_TAR_HEADER_BYTES:,} bytes")
-        self.last_header = b"".join(self._chunks(size))
-        return self.last_header
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, position: int) -> None:
-        if position < self._position:
-            raise ArchiveError("the tar is damaged (an offset points back)")
-        for _ in self._chunks(position - self._position):
-            pass
-
-    def data(self, size: int) -> Iterator[bytes]:
-        """Raises ``ArchiveError`` where there is less."""
-        end = self._position + size
-        yield from self._chunks(size)
-        if self._position != end:
-            raise ArchiveError("the tar is cut off")
-
-    def drain(self) -> None:
-        """To the end, where the checksums are."""
-        while self._read(CHUNK_BYTES):
-            pass
-
-    def _chunks(self, size: int) -> Iterator[bytes]:
-        while size > 0 and (chunk := self._read(min(size, CHUNK_BYTES))):
-            size -= len(chunk)
-            yield chunk
-
-    def _read(self, size: int) -> bytes:
-        try:
-            chunk = self._source.read(size)
-        except OSError as error:
-            if error.errno is not None:  # the disk's; a decompressor's has none
-                raise
-            raise ArchiveError(f"it is damaged ({_first_line(error)})") from error
-        self._position += len(chunk)
-        self._budget.spend(len(chunk))
-        return chunk
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)

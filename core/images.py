@@ -13,6 +13,8 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
+from core.archive_names import first_line
+
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 MAX_PIXELS = 89_478_485  # Pillow's own bound: a quarter of a gibibyte in RGB
 
@@ -71,10 +73,6 @@ def _broken_if_it_fails() -> Iterator[None]:
     except UnidentifiedImageError as error:  # its text has the path
         raise BrokenImageError(f"not one of {', '.join(FORMATS)}") from error
     except OSError as error:
-        raise BrokenImageError(error.strerror or _first_line(error)) from error
+        raise BrokenImageError(error.strerror or first_line(error)) from error
     except Exception as error:
-        raise BrokenImageError(f"{type(error).__name__}: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
+        raise BrokenImageError(f"{type(error).__name__}: {first_line(error)}") from error

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from core.archive_names import check_characters, safe_parts
+from core.archive_names import check_characters, first_line, safe_parts
 from core.archive_writer import Writer
 from core.datasets import CLASSES_FILE
 from core.errors import ArchiveError
@@ -45,11 +45,11 @@ def write_images(source: Path, writer: Writer) -> None:
         with pq.ParquetFile(source, buffer_size=BUFFER_BYTES, page_checksum_verification=True) as file:
             _write(file, writer)
     except (pa.ArrowException, EOFError, UnicodeDecodeError) as error:
-        raise ArchiveError(f"the Parquet file is damaged ({next(iter(str(error).splitlines()), '')})") from error
+        raise ArchiveError(f"the Parquet file is damaged ({first_line(error)})") from error
     except OSError as error:
         if error.errno is not None:  # the disk's; Arrow's own have none
             raise
-        raise ArchiveError(f"the Parquet file is damaged ({next(iter(str(error).splitlines()), '')})") from error
+        raise ArchiveError(f"the Parquet file is damaged ({first_line(error)})") from error
 
 
 def _write(file: Any, writer: Writer) -> None:
