@@ -8,20 +8,18 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from sqlalchemy import Select, delete, select
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import Select, select
 from sqlalchemy.orm import Session, undefer
 
 from core.dataset_report import DatasetReport
 from core.errors import DatasetError, UnknownDatasetError
-from store import trash
+from store import brought
 from store.blobs import Stored
+from store.brought import SCHEME
 from store.errors import DatasetExistsError, DatasetInUseError, DirectoryNotAllowedError
 from store.session import now
-from store.tables import CheckState, Job, JobState, OwnDataset
+from store.tables import CheckState, Job, OwnDataset
 from store.values import JobError
-
-SCHEME = "own:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +94,7 @@ def create(
         sha256=stored.sha256 if stored else None,
         blob_key=data_key(dataset_id) if stored else None,
     )
-    session.add(dataset)
-    try:
-        session.flush()
-    except IntegrityError as error:
-        raise DatasetExistsError(f"{SCHEME}{name}") from error
+    brought.add(session, dataset, DatasetExistsError(f"{SCHEME}{name}"))
     return by_id(session, dataset_id)
 
 
@@ -136,19 +130,15 @@ def list_(session: Session, owner_id: str) -> list[DatasetView]:
 
 
 def names(session: Session, owner_id: str) -> list[str]:
-    query = select(OwnDataset.name).where(OwnDataset.owner_id == owner_id).order_by(OwnDataset.name)
-    return [f"{SCHEME}{name}" for name in session.scalars(query)]
+    return brought.names(session, OwnDataset, owner_id)
 
 
 def remove(session: Session, owner_id: str, name: str) -> DatasetView:
     """With its blobs; a check that runs comes to nothing. Raises ``UnknownDatasetError``, ``DatasetInUseError``."""
     view = get(session, owner_id, name)
-    unfinished = [state for state in JobState if not state.is_final]
-    using = select(Job.id).where(Job.owner_id == owner_id, Job.dataset == name, Job.state.in_(unfinished)).limit(1)
-    if (job_id := session.scalar(using)) is not None:
+    if (job_id := brought.job_using(session, owner_id, Job.dataset, name)) is not None:
         raise DatasetInUseError(name, job_id)
-    session.execute(delete(OwnDataset).where(OwnDataset.id == view.id))
-    trash.throw(session, prefix(view.id))
+    brought.remove(session, OwnDataset, view.id, prefix(view.id))
     return view
 
 
@@ -165,7 +155,7 @@ def _views(session: Session, query: Select[OwnDataset]) -> list[DatasetView]:
             name=f"{SCHEME}{row.name}",
             created_at=row.created_at,
             state=row.state,
-            error=None if row.error_code is None else JobError(row.error_code, row.error_message or ""),
+            error=brought.error_of(row),
             directory=row.directory,
             size=row.size,
             sha256=row.sha256,

@@ -5,23 +5,21 @@ from datetime import datetime
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy import Select, delete, select
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from core.architectures import Arguments, InputChanges
 from core.catalog import resembling
 from core.errors import UnknownModelError
 from core.shapes import ModelShape
-from store import trash
+from store import brought
 from store.blobs import Stored
+from store.brought import SCHEME
 from store.errors import ModelExistsError, ModelInUseError, ModelNotReadyError
 from store.session import now
-from store.tables import CheckState, Job, JobState, OwnModel
+from store.tables import CheckState, Job, OwnModel
 from store.values import JobError
 from vitpress.artifact import WEIGHTS, ModelConfig
-
-SCHEME = "own:"
 
 
 class Wanted(BaseModel):
@@ -93,11 +91,7 @@ def create(
         sha256=stored.sha256 if stored else None,
         blob_key=weights_key(model_id) if stored else None,
     )
-    session.add(row)
-    try:
-        session.flush()
-    except IntegrityError as error:
-        raise ModelExistsError(f"{SCHEME}{name}") from error
+    brought.add(session, row, ModelExistsError(f"{SCHEME}{name}"))
     return by_id(session, model_id)
 
 
@@ -141,19 +135,15 @@ def list_(session: Session, owner_id: str) -> list[ModelView]:
 
 
 def names(session: Session, owner_id: str) -> list[str]:
-    query = select(OwnModel.name).where(OwnModel.owner_id == owner_id).order_by(OwnModel.name)
-    return [f"{SCHEME}{name}" for name in session.scalars(query)]
+    return brought.names(session, OwnModel, owner_id)
 
 
 def remove(session: Session, owner_id: str, name: str) -> ModelView:
     """With its blobs; a check that runs comes to nothing. Raises ``UnknownModelError``, ``ModelInUseError``."""
     view = get(session, owner_id, name)
-    unfinished = [state for state in JobState if not state.is_final]
-    using = select(Job.id).where(Job.owner_id == owner_id, Job.model == name, Job.state.in_(unfinished)).limit(1)
-    if (job_id := session.scalar(using)) is not None:
+    if (job_id := brought.job_using(session, owner_id, Job.model, name)) is not None:
         raise ModelInUseError(name, job_id)
-    session.execute(delete(OwnModel).where(OwnModel.id == view.id))
-    trash.throw(session, prefix(view.id))
+    brought.remove(session, OwnModel, view.id, prefix(view.id))
     return view
 
 
@@ -173,7 +163,7 @@ def _view(row: OwnModel) -> ModelView:
         name=f"{SCHEME}{row.name}",
         created_at=row.created_at,
         state=row.state,
-        error=None if row.error_code is None else JobError(row.error_code, row.error_message or ""),
+        error=brought.error_of(row),
         details=row.details,
         hub_id=row.hub_id,
         architecture=row.architecture,

@@ -7,6 +7,7 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from store import outbox
+from store.brought import SCHEME
 from store.outbox import Signal
 from store.tables import CheckState, Job, JobKind, JobState, OwnDataset, OwnModel
 from store.values import JobError
@@ -41,7 +42,7 @@ def decide(session: Session, kind: JobKind, subject_id: str, error: JobError | N
     if row is None:
         return
     told = None if error is None else {"code": error.code, "message": error.message}
-    data = {"id": subject_id, "name": f"own:{row.name}", "state": str(state), "error": told}
+    data = {"id": subject_id, "name": f"{SCHEME}{row.name}", "state": str(state), "error": told}
     outbox.announce(session, row.owner_id, None, _SIGNALS[kind, state], data)
 
 
