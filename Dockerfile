@@ -2,7 +2,7 @@
 # Two images: `api` has neither torch nor timm; `worker` has both, and runs on a GPU or without one.
 #
 # Both start from Python's own image. A CUDA base image is not needed: torch's wheels for Linux bring the CUDA libraries
-# that they were built with, so that the image runs exactly the versions of constraints.txt, which the tests run too;
+# that they were built with, so that the image runs exactly the releases of locks/, which the tests run too;
 # of the host it needs the driver alone (NVIDIA Container Toolkit).
 ARG PYTHON=3.11-slim-bookworm
 
@@ -34,21 +34,9 @@ RUN python -m venv /opt/vitpress
 WORKDIR /src
 
 FROM build AS build-api
-COPY pyproject.toml constraints.txt ./
-COPY client client
-COPY core core
-COPY store store
-COPY migrations migrations
-COPY worker worker
-COPY api api
+COPY locks/api.txt locks/
 RUN --mount=type=cache,target=/root/.cache/pip \
-    pip install --constraint constraints.txt ./client ".[api,otel]"
-
-FROM build AS build-worker
-COPY constraints.txt ./
-# A layer of its own: it is large, and changes with constraints.txt alone.
-RUN --mount=type=cache,target=/root/.cache/pip \
-    pip install --constraint constraints.txt timm torch torchvision
+    pip install --require-hashes --requirement locks/api.txt
 COPY pyproject.toml ./
 COPY client client
 COPY core core
@@ -56,8 +44,21 @@ COPY store store
 COPY migrations migrations
 COPY worker worker
 COPY api api
+RUN pip install --no-cache-dir --no-deps --no-build-isolation ./client .
+
+FROM build AS build-worker
+COPY locks/worker.txt locks/
+# A layer of its own: it is large, and changes with the lock alone.
 RUN --mount=type=cache,target=/root/.cache/pip \
-    pip install --constraint constraints.txt ./client ".[worker,otel]"
+    pip install --require-hashes --requirement locks/worker.txt
+COPY pyproject.toml ./
+COPY client client
+COPY core core
+COPY store store
+COPY migrations migrations
+COPY worker worker
+COPY api api
+RUN pip install --no-cache-dir --no-deps --no-build-isolation ./client .
 
 FROM base AS worker
 ENV NVIDIA_VISIBLE_DEVICES=all \
