@@ -62,6 +62,10 @@ lock: $(VENV)/dev  ## Write locks/ anew from pyproject.toml; UPGRADE=--upgrade t
 audit: $(VENV)/dev  ## Ask PyPI's advisories about every locked release
 	$(BIN)/pip-audit --strict --disable-pip --require-hashes --requirement locks/dev.txt
 
+screenshots: $(VENV)/dev  ## Photograph every page of the dashboard into docs/images
+	@tests/need-chromium.sh
+	$(BIN)/python -m samples.screenshots
+
 clean:  ## Remove the virtual environment and what the service stored
 	rm -rf $(VENV) .vitpress
 
