@@ -77,16 +77,16 @@ def update(name: Name, body: LimitsRequest, if_match: IfMatch, _: Admin, engine:
     """For jobs and bytes to come: nothing is stopped or deleted."""
     with transaction(engine) as session:
         before = owners.get(session, name, to_change=True)
-        require(if_match, _etag(before))
+        require(if_match, etag(before))
         changed = replace(before.limits, **body.model_dump(exclude_unset=True))
         return _shown(owners.set_limits(session, name, changed), response)
 
 
 def _shown(view: OwnerView, response: Response) -> Owner:
-    response.headers["ETag"] = _etag(view)
+    response.headers["ETag"] = etag(view)
     return Owner.model_validate(view)
 
 
-def _etag(view: OwnerView) -> str:
+def etag(view: OwnerView) -> str:
     """Of all that can change about an owner."""
     return f'"{hashlib.sha256(repr(view.limits).encode()).hexdigest()[:32]}"'

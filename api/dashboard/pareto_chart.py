@@ -39,7 +39,7 @@ class Point:
         return self.href is None
 
 
-def pareto(points: Sequence[Point], cost: Cost) -> alt.LayerChart:
+def pareto(points: Sequence[Point], cost: Cost) -> alt.LayerChart | alt.FacetChart:
     """Errors upwards, costs to the right: the best are below and to the left."""
     series = list(dict.fromkeys(point.series for point in points if not point.is_original))
     rows = [_row(point, cost) for point in points]
@@ -53,7 +53,7 @@ def pareto(points: Sequence[Point], cost: Cost) -> alt.LayerChart:
     colour = alt.Color("series:N", title=None, scale=alt.Scale(domain=series, range=colours)).legend(
         orient="top", symbolOpacity=1, symbolType="circle"
     )
-    base = alt.Chart(alt.Data(values=rows)).encode(x=x, y=y)
+    base = alt.Chart(alt.InlineData(values=rows)).encode(x=x, y=y)
     models = base.transform_filter("!datum.is_original")
     kept, beaten = models.transform_filter("!datum.beaten"), models.transform_filter("datum.beaten")
     return alt.layer(
