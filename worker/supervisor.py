@@ -1,7 +1,8 @@
 """One runner process, from start to end: heartbeats while it lives, and a reason to stop it when there is one.
 
 The runner leads a session of its own, so that a signal to its group reaches whatever it started. Its stdin is a pipe
-that says which claim it runs, and then stays open for as long as the supervisor lives (``worker.lifeline``).
+that says which claim it runs, and then stays open for as long as the supervisor lives (``worker.lifeline``). Its
+temporary files have a directory of their own, which does not outlive it (``worker.scratch``).
 """
 
 import os
@@ -18,6 +19,7 @@ from pathlib import Path
 import structlog
 
 from store.values import JobError, Lease
+from worker.scratch import scratch
 
 POLL_SECONDS = 0.2  # how late an exit, a drain or a time limit may be noticed
 
@@ -59,9 +61,17 @@ def supervise(
     ``heartbeat`` may raise; that is the same as no answer, and after ``lease_seconds`` without one the lease is lost.
     """
     kills_before = oom_kills()
-    with subprocess.Popen(  # noqa: S603
-        command, stdin=subprocess.PIPE, env=dict(environment), start_new_session=True, text=True
-    ) as runner:
+    with (
+        scratch() as temporary,
+        subprocess.Popen(  # noqa: S603
+            command,
+            stdin=subprocess.PIPE,
+            env={**environment, "TMPDIR": str(temporary.path)},
+            start_new_session=True,
+            pass_fds=[temporary.lock],
+            text=True,
+        ) as runner,
+    ):
         assert runner.stdin is not None
         try:
             with suppress(BrokenPipeError):  # it is dead already: the exit status says more

@@ -22,7 +22,7 @@ from store.session import transaction
 from store.settings import Settings
 from store.tables import Queue
 from store.values import Fitness
-from worker import checkpoints
+from worker import checkpoints, scratch
 from worker.device import Device, memory_used
 
 log = structlog.get_logger(__name__)
@@ -46,6 +46,8 @@ class Sweeper:
             try:
                 signed_on = self._beat(signed_on)
                 sweep(self.database, self.settings)
+                for path in scratch.remove_abandoned():
+                    log.info("temporary files of a lost worker removed", path=str(path))
                 if not self.busy.is_set():
                     self._look()
             except Exception:

@@ -168,3 +168,14 @@ supervise([sys.executable, "-c", {runner!r}, sys.argv[1]], "claim", environment=
             finally:
                 supervisor.kill()
         services.wait_until(lambda: not any(is_running(int(pid)) for pid in note.read_text().split()), SECONDS)
+
+
+class TestTemporaryFiles:
+    @pytest.mark.parametrize("ends", ["pass", "os.kill(os.getpid(), 9)"])
+    def test_do_not_outlive_the_runner(self, tmp_path: Path, ends: str) -> None:
+        script = "import os, sys, tempfile\n"
+        script += "open(sys.argv[1], 'w').write(tempfile.mkdtemp(prefix='vitpress-'))\n"
+        watch(script + ends, tmp_path / "made")
+        made = Path((tmp_path / "made").read_text())
+        assert made.parent.name.startswith("vitpress-attempt-")
+        assert not made.parent.exists()

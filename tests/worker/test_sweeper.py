@@ -1,7 +1,9 @@
 """Sweeping with a real database and a real broker."""
 
+import os
 import threading
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 import redis
@@ -81,6 +83,16 @@ class TestTheSweeperOfAWorker:
             rung = {key.decode() for key in connection.keys("worker.*")}
         assert rung == (set() if is_busy else {"worker.tagged"})
         assert bells(settings) == 0
+
+    def test_what_a_killed_worker_left_in_the_temporary_directory_is_removed(
+        self, database: Engine, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+        abandoned = tmp_path / "vitpress-attempt-x"
+        abandoned.mkdir()
+        os.utime(abandoned, (0, 0))
+        Sweeper(database, settings, "worker-a", [Queue.CPU], busy=threading.Event()).run(OneRound())
+        assert not abandoned.exists()
 
 
 class OneRound(threading.Event):
