@@ -22,6 +22,7 @@ from store.shared import made_once
 
 STATEMENT_SECONDS = 15  # whoever waits for so long, waits for a lock whose holder hangs
 ANSWER_SECONDS = STATEMENT_SECONDS + 5  # then it is not the statement that hangs, but the line or the server
+POOL_SECONDS = 5
 _POSTGRES_OPTIONS = {
     "connect_timeout": 5,
     "keepalives_idle": 10,
@@ -46,16 +47,21 @@ session_factory = sessionmaker(autoflush=False, expire_on_commit=False)
 def engine(settings: Settings) -> Engine:
     url = make_url(settings.database_url)
     if url.get_backend_name() != "sqlite":
-        postgres = create_engine(url, pool_pre_ping=True, connect_args=_POSTGRES_OPTIONS)
+        postgres = create_engine(url, pool_pre_ping=True, connect_args=_POSTGRES_OPTIONS, **_pool(settings))
         event.listen(postgres, "do_connect", _connect_to_postgres)
         event.listen(postgres, "connect", _prepare_postgres)
         return postgres
     if url.database:
         Path(url.database).parent.mkdir(parents=True, exist_ok=True)
-    sqlite = create_engine(url)
+    sqlite = create_engine(url, **(_pool(settings) if url.database else {}))
     event.listen(sqlite, "connect", _prepare_sqlite)
     event.listen(sqlite, "begin", _begin_sqlite)
     return sqlite
+
+
+def _pool(settings: Settings) -> dict[str, Any]:
+    """Who finds none free for a while is told so: a request that waits on keeps a thread from those that need none."""
+    return {"pool_size": settings.database_connections, "max_overflow": 0, "pool_timeout": POOL_SECONDS}
 
 
 class PostgresConnection(psycopg.Connection[Any]):
@@ -96,7 +102,7 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
     connection.isolation_level = None  # the driver begins nothing by itself; _begin_sqlite does
     connection.execute("PRAGMA busy_timeout = 10000")
     connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute("PRAGMA synchronous = FULL")  # under NORMAL, a power failure undoes the last commits
     connection.execute("PRAGMA foreign_keys = ON")
 
 

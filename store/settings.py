@@ -34,6 +34,7 @@ class Settings(BaseSettings):
 
     data_dir: Directory = Path(".vitpress").resolve()
     database_url: Annotated[str, AfterValidator(_with_driver)] = _in_data_dir("sqlite:///", "vitpress.db")
+    database_connections: PositiveInt = 15  # of each process, at most
     broker_url: str | None = None  # redis://…; the stack sets it to its embedded Valkey
     blob_url: str = _in_data_dir("file://", "blobs")  # or s3://bucket/prefix
     s3_endpoint: str | None = None  # what is None here is taken from AWS_…
