@@ -40,6 +40,7 @@ from api import (
     workers,
 )
 from api.dashboard import routes as dashboard
+from api.downloads import Downloads
 from api.identity import reader
 from api.middleware import BodyLimit, HeadAsGet, RequestId, TusVersion
 from api.observe import HttpMeasures, Observed
@@ -48,6 +49,7 @@ from api.resources import Resources
 from api.throttle import Throttle
 from store.blobs import Blobs
 from store.errors import InvalidKeyError, NotLocalError, ScopeError
+from store.s3_blobs import QUICK
 from store.session import engine
 from store.settings import Settings, get_settings
 
@@ -63,13 +65,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[State]:
         database = engine(settings)
-        blobs = Blobs.open(settings)
+        blobs = Blobs.open(settings, QUICK)
         with shutdown.announced() as stopping:
             yield {
                 "resources": Resources(
                     settings=settings,
                     engine=database,
                     blobs=blobs,
+                    downloads=Downloads(blobs),
                     watchers=CapacityLimiter(8),
                     probes=CapacityLimiter(6),
                     throttle=Throttle(),

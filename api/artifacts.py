@@ -5,17 +5,27 @@ from datetime import timedelta
 from http import HTTPStatus
 from typing import Annotated
 
+from anyio import to_thread
 from fastapi import APIRouter, Header, Request, Response
 from fastapi.responses import RedirectResponse, StreamingResponse
 
 from api import ranges
 from api.dependencies import JobId
 from api.errors import RangeNotSatisfiableError, responses
-from api.resources import Database, Found
+from api.resources import Database, Found, Resources
 from api.schemas import Artifact, ArtifactList
 from store import jobs
-from store.errors import ArtifactNotFoundError, ArtifactsDeletedError, BlobNotFoundError, JobNotFoundError
+from store.blobs import Stored
+from store.errors import (
+    ArtifactNotFoundError,
+    ArtifactsDeletedError,
+    BlobDamagedError,
+    BlobNotFoundError,
+    BlobStoreError,
+    JobNotFoundError,
+)
 from store.session import transaction
+from store.values import ArtifactView
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]")  # the rest may stand between quotes in any header
 _BINARY = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
@@ -53,6 +63,8 @@ def list_(job_id: JobId, engine: Database, request: Request) -> ArtifactList:
         ArtifactNotFoundError,
         ArtifactsDeletedError,
         BlobNotFoundError,
+        BlobDamagedError,
+        BlobStoreError,
         RangeNotSatisfiableError,
     )
     | {
@@ -62,7 +74,7 @@ def list_(job_id: JobId, engine: Database, request: Request) -> ArtifactList:
         304: {"description": "The copy that `If-None-Match` names is the current one"},
     },
 )
-def get(
+async def get(
     job_id: JobId,
     name: str,
     found: Found,
@@ -73,21 +85,17 @@ def get(
     if_range: Annotated[str | None, Header()] = None,
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
-    """Its strong `ETag` is the file's SHA-256; a broken download resumes with `Range` and `If-Range`. A server may send
-    you to its object store instead of streaming the file itself."""
-    with transaction(found.engine, read_only=True) as session:
-        artifact = next((each for each in jobs.artifacts(session, job_id) if each.name == name), None)
-        if artifact is None and jobs.get(session, job_id).artifacts_deleted_at is not None:
-            raise ArtifactsDeletedError(job_id)
-    if artifact is None:
-        raise ArtifactNotFoundError(job_id, name)
+    """Its strong `ETag` is the file's SHA-256; a broken download resumes with `Range` and `If-Range`. What comes is
+    compared with it: of a damaged file, you get this error, or an answer that ends before its length. A server may send
+    you to its object store instead of streaming the file itself; then comparing is up to you."""
+    artifact = await to_thread.run_sync(_listed, found, job_id, name)
     etag = f'"{artifact.sha256}"'
     if ranges.not_modified(if_none_match, etag):
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers={"ETag": etag})
     part = ranges.requested(range_, if_range, artifact.size, etag)
     # What the object store would make of If-Range is nothing: its tags are not ours.
     if if_range is None and not getattr(request.state, "is_head", False):
-        link = _link(found, artifact.blob_key)
+        link = await to_thread.run_sync(_link, found, artifact)
         if link is not None:
             return RedirectResponse(link, HTTPStatus.TEMPORARY_REDIRECT, {"Cache-Control": "no-store"})
     start, end = part or (0, artifact.size)
@@ -100,18 +108,26 @@ def get(
     }
     if part:
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{artifact.size}"
-    return StreamingResponse(
-        found.blobs.stream(artifact.blob_key, start, end),
-        HTTPStatus.PARTIAL_CONTENT if part else HTTPStatus.OK,
-        headers,
-        artifact.media_type,
-    )
+    stored = Stored(artifact.size, artifact.sha256)
+    return await found.downloads.answer(artifact.blob_key, stored, part, headers, artifact.media_type)
 
 
-def _link(found: Found, blob_key: str) -> str | None:
-    """None where the file is to be streamed. Raises ``BlobNotFoundError``."""
+def _listed(found: Resources, job_id: str, name: str) -> ArtifactView:
+    """Raises ``ArtifactNotFoundError``, ``ArtifactsDeletedError``."""
+    with transaction(found.engine, read_only=True) as session:
+        artifact = next((each for each in jobs.artifacts(session, job_id) if each.name == name), None)
+        if artifact is None and jobs.get(session, job_id).artifacts_deleted_at is not None:
+            raise ArtifactsDeletedError(job_id)
+    if artifact is None:
+        raise ArtifactNotFoundError(job_id, name)
+    return artifact
+
+
+def _link(found: Resources, artifact: ArtifactView) -> str | None:
+    """None where the file is to be streamed. Raises ``BlobNotFoundError``, ``BlobDamagedError`` if the size is wrong:
+    to compare the rest is up to whoever follows the link."""
     seconds = found.settings.presigned_seconds
-    link = None if seconds is None else found.blobs.link(blob_key, timedelta(seconds=seconds))
-    if link is not None:
-        found.blobs.head(blob_key)
+    link = None if seconds is None else found.blobs.link(artifact.blob_key, timedelta(seconds=seconds))
+    if link is not None and found.blobs.head(artifact.blob_key) != artifact.size:
+        raise BlobDamagedError(artifact.blob_key)
     return link

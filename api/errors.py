@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, TypeVar
 
-from obstore.exceptions import BaseError as BlobStoreError
 from sqlalchemy import exc as sql
 
 from core.errors import (
@@ -22,7 +21,10 @@ from core.errors import (
 from store.errors import (
     ArtifactNotFoundError,
     ArtifactsDeletedError,
+    BlobDamagedError,
     BlobNotFoundError,
+    BlobStoreError,
+    BlobStoreFullError,
     DailyLimitError,
     DatasetExistsError,
     DatasetInUseError,
@@ -104,6 +106,15 @@ class PreconditionRequiredError(VitpressError):
 
     def __init__(self) -> None:
         super().__init__("read it first, and send its ETag as If-Match")
+
+
+class OtherSiteError(VitpressError):
+    """A browser that is signed in sends a change that no page of this server asked for."""
+
+    code = "other_site"
+
+    def __init__(self) -> None:
+        super().__init__("with a session's cookie, changes come from this server's own pages alone")
 
 
 class TooManyFailuresError(VitpressError):
@@ -226,7 +237,7 @@ _DATABASE = Rule(
     HTTPStatus.SERVICE_UNAVAILABLE,
     "Database unreachable",
     code="database_unreachable",
-    detail="the database does not answer",
+    detail="the database does not answer, or cannot be written",
 )
 
 RULES: dict[type[Exception], Rule] = {
@@ -246,6 +257,7 @@ RULES: dict[type[Exception], Rule] = {
     TooManyFailuresError: Rule(HTTPStatus.TOO_MANY_REQUESTS, "Too many invalid keys"),
     ScopeError: Rule(HTTPStatus.FORBIDDEN, "Key may not do this", shown=("scope",)),
     NotLocalError: Rule(HTTPStatus.FORBIDDEN, "Local alone"),
+    OtherSiteError: Rule(HTTPStatus.FORBIDDEN, "From another site"),
     KeyNotFoundError: Rule(HTTPStatus.NOT_FOUND, "No such key"),
     KeyEndedError: Rule(HTTPStatus.CONFLICT, "Key has ended"),
     LastAdminKeyError: Rule(HTTPStatus.CONFLICT, "Last admin key"),
@@ -302,6 +314,12 @@ RULES: dict[type[Exception], Rule] = {
     RangeNotSatisfiableError: Rule(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, "Range not satisfiable"),
     ServiceNotReadyError: Rule(HTTPStatus.SERVICE_UNAVAILABLE, "Not ready", shown=("checks",)),
     BlobNotFoundError: Rule(HTTPStatus.GONE, "File lost", detail="the file is no longer in the blob store"),
+    BlobDamagedError: Rule(
+        HTTPStatus.GONE, "File damaged", detail="the file in the blob store is no longer what the job made"
+    ),
+    BlobStoreFullError: Rule(
+        HTTPStatus.INSUFFICIENT_STORAGE, "Disk full", code="disk_full", detail="the server has no room for it"
+    ),
     BlobStoreError: Rule(
         HTTPStatus.SERVICE_UNAVAILABLE,
         "Blob store unreachable",

@@ -16,7 +16,7 @@ from api.schemas_models import Difference, Model, ModelDetail, ModelPage, ModelR
 from core import architectures, catalog
 from core.catalog import CatalogEntry
 from core.errors import HubNotAllowedError, UnknownModelError
-from store import checks, own_models, owners, uploads
+from store import checks, own_models, owners, trash, uploads
 from store.blobs import Stored
 from store.errors import ModelExistsError, ModelInUseError
 from store.own_models import ModelView, Wanted
@@ -70,36 +70,32 @@ def create(
     file, stored = (
         (None, None) if body.upload is None else _keep(body.upload, body.name, model_id, asking.owner_id, found)
     )
-    try:
-        with once.transaction() as session:
-            if body.upload is not None:
-                upload_id = body.upload
-                checked(lambda: uploads.take(session, found.settings, asking.owner_id, upload_id))
-            view = own_models.create(
-                session,
-                asking.owner_id,
-                body.name,
-                model_id=model_id,
-                architecture=body.architecture or "",
-                arguments=body.kwargs,
-                wanted=Wanted(preprocessing=body.preprocessing, class_names=body.class_names),
-                stored=stored,
-                hub_id=body.hub_id,
-            )
-            job_id = checks.enqueue(
-                session,
-                owners.place(session, asking.owner_id),
-                JobKind.CHECK_MODEL,
-                model_id,
-                created_by=asking.key_id,
-                max_attempts=found.settings.max_attempts,
-            )
-            response.headers["Location"] = request.url_for("get_model", name=view.name).path
-            answer = once.answered(_shown(view))
-    except BaseException:
-        if stored is not None:
-            found.blobs.delete_prefix(own_models.prefix(model_id))
-        raise
+    with once.transaction() as session:
+        if body.upload is not None:
+            upload_id = body.upload
+            checked(lambda: uploads.take(session, found.settings, asking.owner_id, upload_id))
+            trash.forget(session, [own_models.prefix(model_id)])
+        view = own_models.create(
+            session,
+            asking.owner_id,
+            body.name,
+            model_id=model_id,
+            architecture=body.architecture or "",
+            arguments=body.kwargs,
+            wanted=Wanted(preprocessing=body.preprocessing, class_names=body.class_names),
+            stored=stored,
+            hub_id=body.hub_id,
+        )
+        job_id = checks.enqueue(
+            session,
+            owners.place(session, asking.owner_id),
+            JobKind.CHECK_MODEL,
+            model_id,
+            created_by=asking.key_id,
+            max_attempts=found.settings.max_attempts,
+        )
+        response.headers["Location"] = request.url_for("get_model", name=view.name).path
+        answer = once.answered(_shown(view))
     if file is not None:
         file.unlink(missing_ok=True)
     ring(found.settings, job_id, Queue.CPU)
@@ -151,11 +147,15 @@ def _check(body: ModelRequest, found: Resources) -> None:
 
 
 def _keep(upload: str, name: str, model_id: str, owner_id: str, found: Resources) -> tuple[Path, Stored]:
-    """The upload's file and, after perhaps minutes, its blob: before the transaction, which others wait for."""
-    with transaction(found.engine, read_only=True) as session:
+    """The upload's file and, after perhaps minutes, its blob: before the transaction, which others wait for.
+
+    The blob is trash until that transaction says otherwise: should there be none, the sweeper deletes it.
+    """
+    with transaction(found.engine) as session:
         [file] = checked(lambda: uploads.complete(session, found.settings, owner_id, upload))
         if f"{own_models.SCHEME}{name}" in own_models.names(session, owner_id):
             raise ModelExistsError(f"{own_models.SCHEME}{name}")
+        trash.throw(session, own_models.prefix(model_id))
     return file, found.blobs.put_file(own_models.weights_key(model_id), file)
 
 

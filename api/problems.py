@@ -15,10 +15,12 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from api.dashboard import error_page
-from api.errors import MEDIA_TYPE, RULES, InvalidRequestError, RangeNotSatisfiableError, phrase, shown
+from api.errors import MEDIA_TYPE, RULES, DiskFullError, InvalidRequestError, RangeNotSatisfiableError, phrase, shown
 from core.errors import VitpressError
+from store.local_blobs import FULL
 
 RETRY_AFTER_SECONDS = "5"
+PASSING = {HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.INSUFFICIENT_STORAGE}
 
 log = structlog.get_logger(__name__)
 
@@ -26,6 +28,7 @@ log = structlog.get_logger(__name__)
 def install(app: FastAPI) -> None:
     for error in RULES:
         app.add_exception_handler(error, _ruled)
+    app.add_exception_handler(OSError, _system)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(Exception, _unexpected)
@@ -44,7 +47,7 @@ def pointer(location: Sequence[str | int]) -> str:
 async def _ruled(request: Request, error: Exception) -> Response:
     rule = next(RULES[each] for each in type(error).__mro__ if each in RULES)
     headers = {}
-    if rule.status == HTTPStatus.SERVICE_UNAVAILABLE:
+    if rule.status in PASSING:
         headers["Retry-After"] = RETRY_AFTER_SECONDS
     if rule.status == HTTPStatus.TOO_MANY_REQUESTS:
         headers["Retry-After"] = str(getattr(error, "retry_after_seconds", RETRY_AFTER_SECONDS))
@@ -63,6 +66,14 @@ async def _ruled(request: Request, error: Exception) -> Response:
         headers=headers,
         **shown(error, rule),
     )
+
+
+async def _system(request: Request, error: Exception) -> Response:
+    """A disk may be full wherever a file is written; anything else of the system's is a defect."""
+    assert isinstance(error, OSError)
+    if error.errno in FULL:
+        return await _ruled(request, DiskFullError())
+    raise error
 
 
 async def _invalid(request: Request, error: Exception) -> Response:

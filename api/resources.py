@@ -8,6 +8,7 @@ from anyio import CapacityLimiter
 from fastapi import Depends, Request
 from sqlalchemy import Engine
 
+from api.downloads import Downloads
 from api.observe import HttpMeasures
 from api.receiving import Writers
 from api.throttle import Throttle
@@ -22,6 +23,7 @@ class Resources:
     settings: Settings
     engine: Engine
     blobs: Blobs
+    downloads: Downloads
     watchers: CapacityLimiter  # threads of the open event streams: however many, they leave the other routes theirs
     probes: CapacityLimiter  # threads of the readiness checks, which may hang
     throttle: Throttle  # of failed authentications

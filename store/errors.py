@@ -370,6 +370,28 @@ class BlobNotFoundError(VitpressError):
         self.key = key
 
 
+class BlobDamagedError(VitpressError):
+    """The blob store has other bytes than were put there. They are not handed out."""
+
+    code = "blob_damaged"
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"blob {key!r} is damaged")
+        self.key = key
+
+
+class BlobStoreError(VitpressError):
+    """The blob store is away, or does not do what it should. What was asked may be asked again."""
+
+    code = "blob_store_unavailable"
+
+
+class BlobStoreFullError(BlobStoreError):
+    """Nothing of what was put is there."""
+
+    code = "blob_store_full"
+
+
 class LeaseLostError(VitpressError):
     """The write came from an attempt that no longer holds the job: nothing was written, and nothing may be."""
 

@@ -14,12 +14,11 @@ from types import TracebackType
 from typing import Self
 
 import structlog
-from obstore.exceptions import BaseError as BlobStoreError
 from sqlalchemy import Engine
 
 from store import attempts
 from store.blobs import Blobs
-from store.errors import BlobNotFoundError, LeaseLostError
+from store.errors import BlobNotFoundError, BlobStoreError, LeaseLostError
 from store.session import transaction
 from store.values import CheckpointFile, Claim
 from worker.outages import DATABASE_UNREACHABLE, first_line

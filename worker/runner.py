@@ -12,7 +12,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import structlog
-from obstore.exceptions import BaseError as BlobStoreError
 from sqlalchemy import Engine
 
 from core.datasets import DatasetInfo
@@ -21,7 +20,7 @@ from core.progress import OnProgress, Progress, Stage, StageClock
 from core.report import AnyReport
 from store import attempts, jobs, logs
 from store.blobs import Blobs
-from store.errors import LeaseLostError
+from store.errors import BlobStoreError, LeaseLostError
 from store.session import engine, transaction
 from store.settings import Settings, get_settings
 from store.tables import JobKind
@@ -153,7 +152,7 @@ def outcome_of(claim: Claim, database: Engine) -> Iterator[None]:
     except BlobStoreError as error:
         log.exception("blob store failed")
         with transaction(database) as session:
-            attempts.lose(session, claim, JobError("blob_store_unavailable", first_line(error)))
+            attempts.lose(session, claim, JobError(error.code, first_line(error)))
     except Exception as error:
         log.exception("attempt failed")
         with suppress(LeaseLostError), transaction(database) as session:

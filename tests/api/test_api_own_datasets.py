@@ -13,6 +13,7 @@ from archive_files import fashion, zip_of
 from hands import MODEL, Worker
 from serving import local_client
 from store.blobs import Blobs
+from store.errors import BlobStoreFullError
 from store.owners import LOCAL
 from store.session import now, transaction
 from store.settings import Settings
@@ -239,13 +240,11 @@ class TestABlobStoreThatIsFull:
         settings: Settings,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        from obstore.exceptions import GenericError
-
         def full(*_: object) -> None:
-            raise GenericError("no space left")
+            raise BlobStoreFullError("no space left")
 
         body = {"name": "fashion", "upload": upload()}
         with monkeypatch.context() as patched:
             patched.setattr(Blobs, "put_file", full)
-            assert client.post("/v1/datasets", json=body).status_code == 503
+            assert client.post("/v1/datasets", json=body).status_code == 507
         assert client.post("/v1/datasets", json=body).status_code == 202

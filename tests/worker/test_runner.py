@@ -4,7 +4,6 @@ import hashlib
 from pathlib import Path
 
 import pytest
-from obstore.exceptions import GenericError
 from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError
 
@@ -14,7 +13,7 @@ from core.progress import Progress, Stage
 from steps import Steps
 from store import jobs, upkeep
 from store.blobs import Blobs
-from store.errors import LeaseLostError
+from store.errors import BlobStoreError, LeaseLostError
 from store.session import engine as open_engine
 from store.settings import Settings
 from store.tables import EventKind, JobKind, JobState, uuid7
@@ -68,7 +67,7 @@ class TestTheOutcome:
         steps.submit()
         claim = steps.claim()
         with runner.outcome_of(claim, database):
-            raise GenericError("connection refused")
+            raise BlobStoreError("connection refused")
         assert steps.get(claim.job_id).state is JobState.QUEUED
 
     def test_a_database_that_is_away_ends_the_runner(self, database: Engine, steps: Steps) -> None:
