@@ -12,13 +12,13 @@ from core.progress import OnProgress, ignore, shares
 from core.recipe import AnyRecipe
 from core.report import Report, SweepReport, folder, sweep_report
 from vitpress import artifact
-from vitpress.artifact import REPORT, WEIGHTS, ModelConfig
+from vitpress.artifact import EVIDENCE, REPORT, WEIGHTS, ModelConfig
 
 
 def export(compressed: Compressed, config: ModelConfig, directory: Path, on_progress: OnProgress = ignore) -> Report:
     """Write ``model.safetensors``, ``config.json``, ``plan.json`` and ``report.json`` into ``directory``.
 
-    Beside them, the files of the recipe's ``exports``.
+    Beside them, ``evidence.json``, for the report's pictures, and the files of the recipe's ``exports``.
 
     The report that comes back, and is written, has what only files tell: their sizes, and the largest absolute
     difference between the logits of the compressed model here and those of the same model loaded from ``directory``.
@@ -43,6 +43,7 @@ def export(compressed: Compressed, config: ModelConfig, directory: Path, on_prog
         }
     )
     (directory / REPORT).write_text(report.model_dump_json(indent=1) + "\n")
+    (directory / EVIDENCE).write_text(compressed.evidence.model_dump_json() + "\n")
     return report
 
 

@@ -33,6 +33,7 @@ from core.allocate import (
 from core.candidates import Candidate, Map, Weights
 from core.data import Prepared
 from core.errors import NumericalError
+from core.evidence import Spectrum, Unit
 from core.families import canonical_copy
 from core.fisher import maps_of
 from core.forms import Forms, forms_of
@@ -51,6 +52,7 @@ from core.shapes import (
     ModelShape,
     Size,
 )
+from core.spectra import Components, spectra
 from core.steps import ranks
 from vitpress.plan import Plan
 
@@ -59,8 +61,11 @@ BaselineRecipe = SvdRecipe | ActivationSvdRecipe | MagnitudeRecipe | SvdMagnitud
 
 def baseline(
     model: nn.Module, shape: ModelShape, data: Prepared, recipe: BaselineRecipe, on_progress: OnProgress
-) -> tuple[nn.Module, Plan]:
-    """The smaller model and its plan. ``model`` is left as it is. Raises ``NumericalError``."""
+) -> tuple[nn.Module, Plan, tuple[Spectrum, ...] | None]:
+    """The smaller model, its plan, and the spectra of what may be factorised; None: nothing may.
+
+    ``model`` is left as it is. Raises ``NumericalError``.
+    """
     ours = canonical_copy(model)
     moments: Mapping[str, RunningMoments] = {}
     if isinstance(recipe, ActivationSvdRecipe):
@@ -68,7 +73,9 @@ def baseline(
     on_progress(Progress(Stage.COMPRESS, 0.0))
     candidates = {layer.path: Plain(ours, layer, forms_of(recipe), moments) for layer in shape.layers}
     plan = allocate(shape, [curve(each, candidates[each.path].prices) for each in shape.layers], recipe, measured=False)
-    return rebuild(model, shape, plan, candidates), plan
+    components = {path: each.components for path, each in candidates.items()}
+    unit: Unit = "output_variance" if moments else "weight_energy"
+    return rebuild(model, shape, plan, candidates), plan, spectra(shape.layers, plan, components, {}, unit) or None
 
 
 def plain_svd(model: nn.Module, shape: ModelShape, recipe: AnyRecipe) -> dict[str, Candidate]:
@@ -85,6 +92,7 @@ class Plain:
     ) -> None:
         """``model``: a canonical one. ``moments``: of the inputs, by the map's path."""
         self._layer, self._forms, self._moments = layer, forms, moments or {}
+        self._components: dict[str, list[float]] = {}
         self._maps = {
             path.removeprefix(layer.path).lstrip("."): affine(model.get_submodule(path)) for path in maps_of(layer)
         }
@@ -104,10 +112,26 @@ class Plain:
             case _:
                 return LinearPrices(self._lost(""))
 
+    @property
+    def components(self) -> Components:
+        """Of the maps that may be factorised."""
+        allowed = {
+            "qkv": self._forms.attention_rank,
+            "proj": self._forms.attention_rank,
+            "fc1": self._forms.feed_forward_rank,
+            "fc2": self._forms.feed_forward_rank,
+            "": self._forms.linear_rank,
+        }
+        for name, each in self._maps.items():
+            if allowed[name] and name not in self._components:
+                self._components[name] = self._low_rank(name, each).components.tolist()
+        return self._components
+
     def _lost(self, name: str) -> dict[int, float]:
         """By rank: the share of the variance of a map's outputs that goes with it, times the map's weights."""
         weight, low_rank = self._maps[name].weight, self._low_rank(name, self._maps[name])
         outputs, inputs = weight.shape
+        self._components[name] = low_rank.components.tolist()
         covariance = self._moments[self._path(name)].covariance
         whole = 0.5 * float((weight @ covariance * weight).sum()) or 1.0
         return {0: 0.0} | {rank: inputs * outputs * low_rank.loss(rank) / whole for rank in ranks(inputs, outputs)}

@@ -14,6 +14,7 @@ from core.allocate import LinearPrices, Prices
 from core.calibrate import Moments
 from core.lowrank import Affine, Factors, LowRank, affine
 from core.shapes import LinearShape, LinearSize, Size
+from core.spectra import Components
 from core.steps import ranks
 
 Map = Affine | Factors
@@ -48,6 +49,9 @@ class Calibrated(Candidate, Protocol):
     """Of a layer whose moments are known. It makes its matrices anew whenever they are asked for: those of all layers
     at once would be several times the model."""
 
+    @property
+    def components(self) -> Components: ...
+
     def readers(self, size: Size) -> Mapping[str, Reader]:
         """Of the maps that read the stream, by their name inside the layer."""
         ...
@@ -58,7 +62,9 @@ class LinearCandidate:
 
     def __init__(self, linear: nn.Module, shape: LinearShape, moments: Moments) -> None:
         self._linear, self._moments = linear, moments
-        self.prices = LinearPrices(rank_losses(self._low_rank(), ranks(shape.in_features, shape.out_features)))
+        low_rank = self._low_rank()
+        self.prices = LinearPrices(rank_losses(low_rank, ranks(shape.in_features, shape.out_features)))
+        self.components = {"": low_rank.components.tolist()}
 
     def at(self, size: Size) -> Weights:
         assert isinstance(size, LinearSize)

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict
 from safetensors.torch import load_model, save_model
 from torch import nn
 
+from core.evidence import Spectrum
 from core.recipe import Recipe
 from core.report import LayerCheck, Search
 from vitpress.artifact import apply_plan_
@@ -71,6 +72,7 @@ class _Description(BaseModel):
     plan: Plan
     search: Search | None = None
     self_check: tuple[LayerCheck, ...] = ()
+    spectra: tuple[Spectrum, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -85,8 +87,9 @@ class WithCompressed:
     model: nn.Module
     plan: Plan
     found: bool
-    search: Search | None = None  # this and the next are to be told in the report
+    search: Search | None = None  # this and what follows are to be told in the report, or its evidence
     self_check: tuple[LayerCheck, ...] = ()
+    spectra: tuple[Spectrum, ...] | None = None
 
     def load(self) -> Path | None:
         return self.inner.load() if self.found else None
@@ -95,7 +98,12 @@ class WithCompressed:
         """Adds its files to ``directory``."""
         save_model(self.model, str(directory / WEIGHTS))
         described = _Description(
-            version=VERSION, recipe=self.recipe, plan=self.plan, search=self.search, self_check=self.self_check
+            version=VERSION,
+            recipe=self.recipe,
+            plan=self.plan,
+            search=self.search,
+            self_check=self.self_check,
+            spectra=self.spectra,
         )
         (directory / DESCRIPTION).write_text(described.model_dump_json())
         self.inner.save(directory)
@@ -103,8 +111,8 @@ class WithCompressed:
 
 def compressed_before(
     checkpoints: Checkpoints, recipe: Recipe, original: nn.Module
-) -> tuple[nn.Module, Plan, Search | None, tuple[LayerCheck, ...]] | None:
-    """The smaller model, its plan, search and self-check from the last checkpoint, if of this version and recipe.
+) -> tuple[nn.Module, Plan, Search | None, tuple[LayerCheck, ...], tuple[Spectrum, ...] | None] | None:
+    """The smaller model, its plan, search, self-check and spectra from the last checkpoint, if of this recipe.
 
     ``original`` is what it is made from, and is left as it is.
     """
@@ -118,7 +126,7 @@ def compressed_before(
     smaller = copy.deepcopy(original)
     apply_plan_(smaller, known.plan)
     load_model(smaller, str(directory / WEIGHTS))
-    return smaller.eval(), known.plan, known.search, known.self_check
+    return smaller.eval(), known.plan, known.search, known.self_check, known.spectra
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Images and labels: what a compression is calibrated on and what it is judged by, kept apart."""
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from operator import length_hint
 from pathlib import Path
@@ -31,6 +31,7 @@ class Splits:
     calibration: Batches
     evaluation: Batches
     source: Literal["given", "split"] = "given"
+    class_names: tuple[str, ...] | None = None  # by label, where known
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Prepared:
     calibration: list[tuple[Tensor, Tensor]]
     evaluation: "Distinct"
     source: Literal["given", "split"]
+    class_names: tuple[str, ...] | None = None  # by label, where known
 
     @property
     def calibration_images(self) -> int:
@@ -60,18 +62,19 @@ def prepare(data: Splits | Batches, calibration_images: int, seed: int) -> Prepa
     rng = np.random.default_rng(seed)
     if isinstance(data, Splits):
         picked, _ = _reservoir(data.calibration, calibration_images, rng)
-        evaluation, source = data.evaluation, data.source
+        evaluation, source, names = data.evaluation, data.source, data.class_names
     else:
         whole = list(data) if isinstance(data, Iterator) else data
         picked, count = _reservoir(whole, calibration_images, rng)
-        picked, evaluation, source = picked[: count // 2], whole, "split"
+        picked, evaluation, source, names = picked[: count // 2], whole, "split", None
     if not picked:
         raise DatasetError("there are too few images: calibration and evaluation need one each at least")
     calibration = [
         (torch.stack([image for image, _ in chunk]), torch.stack([label for _, label in chunk]))
         for chunk in (picked[start : start + BATCH] for start in range(0, len(picked), BATCH))
     ]
-    return Prepared(calibration, Distinct(evaluation, frozenset(_fingerprint(image) for image, _ in picked)), source)
+    seen = frozenset(_fingerprint(image) for image, _ in picked)
+    return Prepared(calibration, Distinct(evaluation, seen), source, names)
 
 
 def _reservoir(batches: Batches, size: int, rng: np.random.Generator) -> tuple[list[tuple[Tensor, Tensor]], int]:
@@ -93,6 +96,7 @@ def open_splits(info: DatasetInfo, config: ModelConfig, calibration_images: int,
     Raises ``DatasetError`` where the dataset's classes are not the model's, or a split is empty.
     """
     label = _labels(info, config)
+    names = config.class_names or info.classes
     files = {role: [(path, label[index]) for path, index in image_files(info, role)] for role in info.splits}
     for role, found in files.items():
         if len(found) < 2:
@@ -100,9 +104,9 @@ def open_splits(info: DatasetInfo, config: ModelConfig, calibration_images: int,
     if "all" in files:
         whole = files["all"]
         calibration, evaluation = _divide(whole, min(calibration_images, len(whole) // 2), seed)
-        return Splits(ImageFiles(calibration, config), ImageFiles(evaluation, config), "split")
+        return Splits(ImageFiles(calibration, config), ImageFiles(evaluation, config), "split", names)
     calibration, _ = _divide(files["calibration"], calibration_images, seed)
-    return Splits(ImageFiles(calibration, config), ImageFiles(files["evaluation"], config), "given")
+    return Splits(ImageFiles(calibration, config), ImageFiles(files["evaluation"], config), "given", names)
 
 
 class ImageFiles:
@@ -123,6 +127,10 @@ class ImageFiles:
             images = torch.stack([self._read(path) for path, _ in chunk])
             yield images, torch.tensor([label for _, label in chunk])
 
+    def path(self, index: int) -> Path:
+        """Of the image that comes as number ``index``, from 0."""
+        return self._files[index][0]
+
     def _read(self, path: Path) -> Tensor:
         try:
             image = read_image(path, self._mode)
@@ -137,18 +145,27 @@ class Distinct:
 
     def __init__(self, batches: Batches, seen: frozenset[bytes]) -> None:
         self._batches, self._seen, self.dropped = batches, seen, 0
+        self._fresh: list[bool] = []  # of the last pass
 
     def __length_hint__(self) -> int:
         """Batches, where the source knows; else 0. One that is all dropped counts."""
         return length_hint(self._batches)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        self.dropped = 0
+        self.dropped, self._fresh = 0, []
         for images, labels in self._batches:
             fresh = torch.tensor([_fingerprint(image) not in self._seen for image in images])
             self.dropped += int((~fresh).sum())
+            self._fresh += fresh.tolist()
             if fresh.any():
                 yield images[fresh], labels[fresh]
+
+    def paths(self, indices: Sequence[int]) -> list[Path | None]:
+        """The files of the images that the last pass, a complete one, gave as these numbers; None: they have none."""
+        if not isinstance(self._batches, ImageFiles):
+            return [None] * len(indices)
+        places = np.flatnonzero(self._fresh)
+        return [self._batches.path(int(places[index])) for index in indices]
 
 
 def _divide(files: Files, wanted: int, seed: int) -> tuple[Files, Files]:

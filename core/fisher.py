@@ -13,6 +13,7 @@ from core.allocate import Curve, Gain, curve, full_option, parameters_gained, si
 from core.calibrate import Moments, calibrate
 from core.candidates import Calibrated, LinearCandidate, Reader
 from core.data import Prepared
+from core.evidence import Spectrum
 from core.families import canonical_copy
 from core.heads import AttentionCandidate
 from core.progress import OnProgress, Progress, Stage
@@ -20,6 +21,7 @@ from core.prune import FeedForwardCandidate
 from core.rebuild import rebuild
 from core.refit import refit_
 from core.shapes import AttentionShape, FeedForwardShape, LayerShape, LinearShape, ModelShape
+from core.spectra import spectra
 from core.stream import Walk, walk
 from vitpress.layers import Attention, FeedForward
 from vitpress.plan import Dense, Plan
@@ -44,6 +46,11 @@ class Survey:
             else Curve(layer, (full_option(layer, gain),))
             for layer in self.shape.layers
         ]
+
+    def spectra(self, plan: Plan) -> tuple[Spectrum, ...]:
+        components = {path: each.components for path, each in self.candidates.items()}
+        prices = {path: each.prices for path, each in self.candidates.items()}
+        return spectra(self.shape.layers, plan, components, prices, "nats")
 
     def rebuild(self, plan: Plan) -> nn.Module:
         """The model that ``plan`` describes, before any re-fit."""

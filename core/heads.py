@@ -62,6 +62,7 @@ class AttentionCandidate:
             qkv=rank_losses(read, ranks(shape.in_features, len(known.qkv.weight))),
             proj=rank_losses(write, ranks(known.proj.weight.shape[1], shape.out_features)),
         )
+        self.components = {"qkv": read.components.tolist(), "proj": write.components.tolist()}
 
     def _known(self) -> _Known:
         qkv, proj = affine(self._attention.qkv), affine(self._attention.proj)

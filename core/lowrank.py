@@ -57,7 +57,7 @@ class LowRank:
 
     def loss(self, rank: int) -> float:
         """Predicted loss that rank ``rank`` adds to one image, in nats; 0: one dense map."""
-        return 0.5 * float(self._tails[rank]) if 0 < rank < len(self._tails) else 0.0
+        return float(self._tails[rank]) if 0 < rank < len(self._tails) else 0.0
 
     def at(self, rank: int) -> Factors:
         first, second = (each[:rank] for each in self._maps)
@@ -71,9 +71,14 @@ class LowRank:
         return sensed.T @ sensed if sensed.shape[1] <= len(sensed) else sensed @ sensed.T
 
     @cached_property
-    def _tails(self) -> Tensor:
+    def components(self) -> Float[Tensor, " ranks"]:
+        """What it costs to drop each, ½ σ², the largest first."""
         energies: Tensor = torch.linalg.eigvalsh(self._gram)
-        return energies.clamp_min(0).cumsum(0).flip(0)
+        return 0.5 * energies.clamp_min(0).flip(0)
+
+    @cached_property
+    def _tails(self) -> Tensor:
+        return self.components.flip(0).cumsum(0).flip(0)
 
     @cached_property
     def _maps(self) -> tuple[Float[Tensor, "ranks inputs"], Float[Tensor, "ranks outputs"]]:

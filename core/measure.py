@@ -31,17 +31,45 @@ class Pair(Generic[T]):
     after: T
 
 
+@dataclass(frozen=True)
+class Answers:
+    """By evaluation image: the label, what either model answered, and how sure it was of that. All ``(images,)``."""
+
+    labels: Tensor
+    classes: Pair[Tensor]
+    probabilities: Pair[Tensor]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a comparison on the evaluation images came to."""
+
+    accuracy: Pair[Accuracy]
+    change: Change
+    answers: Answers
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Milliseconds of every forward pass of ``batch`` images, in their order."""
+
+    batch: int
+    times: Pair[list[float]]
+
+    @property
+    def latency(self) -> Pair[Latency]:
+        return Pair(_latency(self.batch, self.times.before), _latency(self.batch, self.times.after))
+
+
 def accuracies(
     before: nn.Module, after: nn.Module, data: Batches, on_progress: OnProgress
 ) -> tuple[Pair[Accuracy], Change]:
-    """Both models on every image of ``data``. Raises as ``accuracies_of``."""
-    [found] = accuracies_of(before, [after], data, on_progress)
-    return found
+    """Both models on every image of ``data``. Raises as ``judge``."""
+    [found] = judge(before, [after], data, on_progress)
+    return found.accuracy, found.change
 
 
-def accuracies_of(
-    before: nn.Module, afters: Sequence[nn.Module], data: Batches, on_progress: OnProgress
-) -> list[tuple[Pair[Accuracy], Change]]:
+def judge(before: nn.Module, afters: Sequence[nn.Module], data: Batches, on_progress: OnProgress) -> list[Judged]:
     """Each of ``afters`` beside ``before`` on every image of ``data``, which is gone through once.
 
     Raises ``DatasetError`` for labels that the model cannot give, ``NumericalError`` for logits that are not finite.
@@ -59,12 +87,12 @@ def logits(model: nn.Module, data: Batches) -> list[Tensor]:
 
 def compared(before: Sequence[Tensor], after: Sequence[Tensor], data: Batches) -> tuple[Pair[Accuracy], Change]:
     """As ``accuracies``, of the ``logits`` that two models gave on ``data``."""
-    return _verdict(
-        [
-            _outcome({"before": ours, "after": theirs}, labels)
-            for ours, theirs, (_, labels) in zip(before, after, data, strict=True)
-        ]
-    )
+    outcomes = [
+        _outcome({"before": ours, "after": theirs}, labels)
+        for ours, theirs, (_, labels) in zip(before, after, data, strict=True)
+    ]
+    verdict = _verdict(outcomes)
+    return verdict.accuracy, verdict.change
 
 
 @torch.inference_mode()
@@ -80,13 +108,19 @@ def _outcomes(
     return [_outcome({"before": expected, "after": _logits(after, images)}, labels) for after in afters]
 
 
-def _verdict(outcomes: Sequence[dict[str, Tensor]]) -> tuple[Pair[Accuracy], Change]:
+def _verdict(outcomes: Sequence[dict[str, Tensor]]) -> Judged:
     every = {name: torch.cat([outcome[name] for outcome in outcomes]) for name in outcomes[0]}
-    return Pair(_accuracy(every, "before"), _accuracy(every, "after")), _change(every)
+    answers = Answers(
+        labels=every["label"],
+        classes=Pair(every["before_answer"], every["after_answer"]),
+        probabilities=Pair(every["before_probability"], every["after_probability"]),
+    )
+    return Judged(Pair(_accuracy(every, "before"), _accuracy(every, "after")), _change(every), answers)
 
 
 def _outcome(logits: dict[str, Tensor], labels: Tensor) -> dict[str, Tensor]:
-    """By image: what each model got right in its first and first five answers, agreement, and KL(before ‖ after)."""
+    """By image: each model's answer, its probability, and whether it or one of the first five is right; agreement, and
+    KL(before ‖ after)."""
     classes = logits["before"].shape[-1]
     if not all(each.isfinite().all() for each in logits.values()):
         raise NumericalError("logits are not finite on the evaluation images")
@@ -97,7 +131,11 @@ def _outcome(logits: dict[str, Tensor], labels: Tensor) -> dict[str, Tensor]:
     if classes > 5:
         outcome |= {f"{name}_top5": (each == labels[:, None]).any(1) for name, each in top.items()}
     log_before, log_after = (each.log_softmax(-1) for each in logits.values())
+    outcome |= {f"{name}_answer": each[:, 0] for name, each in top.items()}
     return outcome | {
+        "label": labels,
+        "before_probability": log_before.amax(-1).exp(),
+        "after_probability": log_after.amax(-1).exp(),
         "agree": top["before"][:, 0] == top["after"][:, 0],
         "kl": F.kl_div(log_after, log_before, reduction="none", log_target=True).sum(-1),
     }
@@ -152,8 +190,12 @@ def latencies(
     return Pair(tuple(pair.before for pair in pairs), tuple(pair.after for pair in pairs))
 
 
-@torch.inference_mode()
 def latency_pair(before: nn.Module, after: nn.Module, batch: int, input_size: tuple[int, int, int]) -> Pair[Latency]:
+    return timing(before, after, batch, input_size).latency
+
+
+@torch.inference_mode()
+def timing(before: nn.Module, after: nn.Module, batch: int, input_size: tuple[int, int, int]) -> Timing:
     reference = next(before.parameters())
     images = torch.randn(batch, *input_size, device=reference.device, dtype=reference.dtype)
     for model in (before, after):
@@ -164,7 +206,7 @@ def latency_pair(before: nn.Module, after: nn.Module, batch: int, input_size: tu
     while not times[0] or time.monotonic() < deadline:
         for model, taken in zip((before, after), times, strict=True):
             taken.append(_milliseconds(model, images))
-    return Pair(*(_latency(batch, taken) for taken in times))
+    return Timing(batch, Pair(*times))
 
 
 def _milliseconds(model: nn.Module, images: Tensor) -> float:

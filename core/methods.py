@@ -4,6 +4,7 @@ from torch import nn
 
 from core.baselines import baseline
 from core.data import Prepared
+from core.evidence import Spectrum
 from core.hybrid import hybrid
 from core.losparse import losparse
 from core.progress import OnProgress
@@ -21,19 +22,22 @@ from core.shapes import ModelShape
 from core.vtp import vtp
 from vitpress.plan import Plan
 
-Compression = tuple[nn.Module, Plan]
+Compression = tuple[nn.Module, Plan, tuple[Spectrum, ...] | None]
 
 
 def run(
     recipe: LiteratureRecipe, model: nn.Module, shape: ModelShape, data: Prepared, on_progress: OnProgress
 ) -> Compression:
-    """The smaller model and its plan, by the method that ``recipe`` names. ``model`` is left as it is."""
+    """The smaller model, its plan and the spectra it was cut from, by the method that ``recipe`` names.
+
+    ``model`` is left as it is. Methods that train gates or rows have no spectra.
+    """
     match recipe:
         case VtpRecipe():
-            return vtp(model, shape, data, recipe, on_progress)
+            return *vtp(model, shape, data, recipe, on_progress), None
         case HybridRecipe():
-            return hybrid(model, shape, data, recipe, on_progress)
+            return *hybrid(model, shape, data, recipe, on_progress), None
         case LoSparseRecipe():
-            return losparse(model, shape, data, recipe, on_progress)
+            return *losparse(model, shape, data, recipe, on_progress), None
         case SvdRecipe() | ActivationSvdRecipe() | MagnitudeRecipe() | SvdMagnitudeRecipe():
             return baseline(model, shape, data, recipe, on_progress)

@@ -14,12 +14,14 @@ from core.checkpoints import Checkpoints, WithCompressed, compressed_before, div
 from core.data import Batches, Splits, prepare
 from core.distill import Distilled, distill
 from core.dry_run import check
+from core.evidence import Evidence
 from core.families import describe, macs_of
-from core.measure import Pair
+from core.measure import Judged, Pair, Timing
 from core.progress import OnProgress, Progress, Stage, StageClock, ignore, shares
 from core.recipe import LATENCY_BATCH, AnyRecipe, singles
 from core.report import Accuracy, Change, Constraint, DataUse, Environment, Latency, Measured, Report
 from core.search import TOLERANCE, Reached, is_within, reach
+from core.witness import gather
 from vitpress.plan import Plan
 
 
@@ -33,6 +35,7 @@ class Compressed:
     report: Report
     images: Tensor  # some of the calibration images, to check an exported file with
     evaluation: Batches  # what ``report`` was measured on, to judge a file that changes the weights by
+    evidence: Evidence
 
 
 def compress(
@@ -110,6 +113,7 @@ def sweep(
                         found=before is not None,
                         search=each.search,
                         self_check=each.self_check,
+                        spectra=each.spectra,
                     ),
                 )
                 for each, place, before, part in zip(reached, kept, found, shares(clock, len(reached)), strict=True)
@@ -117,9 +121,9 @@ def sweep(
 
     clock(Progress(Stage.EVALUATE, 0.0))
     smaller = [tuning.model if tuning else each.model for each, tuning in zip(reached, tuned, strict=True)]
-    judged = measure.accuracies_of(original, smaller, prepared.evaluation, clock)
+    judged = measure.judge(original, smaller, prepared.evaluation, clock)
     verdicts = [
-        _verdict(original, each, *found, prepared.input_size, recipe)
+        _verdict(original, each, found, prepared.input_size, recipe)
         for each, found in zip(smaller, judged, strict=True)
     ]
     clock.stop()
@@ -152,6 +156,7 @@ def sweep(
             ),
             images=prepared.calibration[0][0],
             evaluation=prepared.evaluation,
+            evidence=gather(verdict.judged.answers, prepared, verdict.timings, each.spectra),
         )
         for each, tuning, verdict in zip(reached, tuned, verdicts, strict=True)
     ]
@@ -163,24 +168,29 @@ class _Verdict:
 
     smaller: nn.Module
     measured: Pair[Measured]
-    change: Change
+    judged: Judged
+    timings: tuple[Timing, ...]
+
+    @property
+    def change(self) -> Change:
+        return self.judged.change
 
 
 def _verdict(
     original: nn.Module,
     smaller: nn.Module,
-    accuracy: Pair[Accuracy],
-    change: Change,
+    judged: Judged,
     input_size: tuple[int, int, int],
     recipe: AnyRecipe,
 ) -> _Verdict:
     batches = {*measure.LATENCY_BATCHES, recipe.latency_batch or LATENCY_BATCH}
-    latency = measure.latencies(original, smaller, input_size, sorted(batches))
+    timings = tuple(measure.timing(original, smaller, batch, input_size) for batch in sorted(batches))
+    latency = [each.latency for each in timings]
     measured = Pair(
-        _measured(original, input_size, latency.before, accuracy.before),
-        _measured(smaller, input_size, latency.after, accuracy.after),
+        _measured(original, input_size, tuple(each.before for each in latency), judged.accuracy.before),
+        _measured(smaller, input_size, tuple(each.after for each in latency), judged.accuracy.after),
     )
-    return _Verdict(smaller, measured, change)
+    return _Verdict(smaller, measured, judged, timings)
 
 
 def _constraint(reached: Reached, verdict: _Verdict) -> Constraint:

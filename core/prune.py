@@ -40,11 +40,13 @@ class FeedForwardCandidate:
                 while (surplus := len(surgeon.remaining) - size) > 0:
                     surgeon.remove_(surgeon.scores().argsort()[: min(at_once, surplus)])
                 self._kept[size], width[size] = surgeon.remaining, surgeon.loss
+        first, second = LowRank(read, *fc1.double(device)), LowRank(write, mean, covariance, gradient)
         self.prices = FeedForwardPrices(
             width=width,
-            fc1=rank_losses(LowRank(read, *fc1.double(device)), ranks(shape.in_features, len(read.weight))),
-            fc2=rank_losses(LowRank(write, mean, covariance, gradient), ranks(hidden, shape.out_features)),
+            fc1=rank_losses(first, ranks(shape.in_features, len(read.weight))),
+            fc2=rank_losses(second, ranks(hidden, shape.out_features)),
         )
+        self.components = {"fc1": first.components.tolist(), "fc2": second.components.tolist()}
 
     def at(self, size: Size) -> Weights:
         assert isinstance(size, FeedForwardSize)

@@ -12,6 +12,7 @@ from core import measure, methods
 from core.allocate import Target, allocate, ratio_target, reachable_ratio, target_of
 from core.data import BATCH, Prepared
 from core.errors import DatasetError, UnreachableTargetError
+from core.evidence import Spectrum
 from core.fisher import Survey, refit_along_, shrink, survey
 from core.latency import measure_costs
 from core.probe import probe
@@ -34,6 +35,7 @@ class Reached:
     """A smaller model by the ``recipe`` for it alone.
 
     ``search``: how, where its goal took several tries. ``self_check``: of a method that predicts losses.
+    ``spectra``: what it was cut from, by a method that ranks components.
     """
 
     recipe: AnyRecipe
@@ -41,6 +43,7 @@ class Reached:
     plan: Plan
     search: Search | None = None
     self_check: tuple[LayerCheck, ...] = ()
+    spectra: tuple[Spectrum, ...] | None = None
 
 
 def reach(
@@ -59,7 +62,7 @@ def reach(
             surveyed = survey(model, shape, fitted, recipe.seed, on_progress)
             reached = _smallest_within(recipe, surveyed, held_out, on_progress)
             check = _self_check(surveyed, surveyed.rebuild(reached.plan), reached.plan, data)
-            return [replace(reached, self_check=check)]
+            return [replace(reached, self_check=check, spectra=surveyed.spectra(reached.plan))]
         case [FisherRecipe() as recipe, *_]:
             surveyed = survey(model, shape, data, recipe.seed, on_progress)
             curves = surveyed.curves(target_of(shape, recipe).gain)
@@ -72,7 +75,14 @@ def reach(
         case _:
             published = cast(Sequence[LiteratureRecipe], recipes)
             runs = zip(published, shares(on_progress, len(published)), strict=True)
-            return [Reached(each, *methods.run(each, model, shape, data, part)) for each, part in runs]
+            return [_by_method(each, model, shape, data, part) for each, part in runs]
+
+
+def _by_method(
+    recipe: LiteratureRecipe, model: nn.Module, shape: ModelShape, data: Prepared, on_progress: OnProgress
+) -> Reached:
+    smaller, plan, spectra = methods.run(recipe, model, shape, data, on_progress)
+    return Reached(recipe, smaller, plan, spectra=spectra)
 
 
 def _shrunk(
@@ -83,7 +93,7 @@ def _shrunk(
     check = _self_check(surveyed, smaller, plan, data)
     if refit:
         refit_along_(smaller, plan, surveyed, on_progress)
-    return Reached(recipe, smaller, plan, self_check=check)
+    return Reached(recipe, smaller, plan, self_check=check, spectra=surveyed.spectra(plan))
 
 
 def _self_check(surveyed: Survey, compressed: nn.Module, plan: Plan, data: Prepared) -> tuple[LayerCheck, ...]:

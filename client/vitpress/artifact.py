@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 _FILES = ("checkpoint_path", "cache_dir")  # arguments of create_model that read files
 
-WEIGHTS, CONFIG, PLAN, REPORT = "model.safetensors", "config.json", "plan.json", "report.json"
+WEIGHTS, CONFIG, PLAN = "model.safetensors", "config.json", "plan.json"
+REPORT, EVIDENCE = "report.json", "evidence.json"
 
 
 class ArtifactError(Exception):

@@ -52,6 +52,7 @@ class TestACompression:
         assert [each.fraction for each in heard if each.stage is Stage.CALIBRATE] == [0.0]
         assert steps_done_before(resumed) == 5
         assert resumed.plan == undisturbed.plan
+        assert resumed.evidence.spectra == undisturbed.evidence.spectra
         torch.testing.assert_close(resumed.model.state_dict(), undisturbed.model.state_dict(), rtol=0, atol=0)
 
     def test_of_another_recipe_starts_anew(self, vit: nn.Module, batches: Batches, tmp_path: Path) -> None:

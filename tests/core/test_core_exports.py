@@ -282,7 +282,7 @@ class TestACompression:
         assert [each.format for each in report.exports] == list(ALL)
         assert [each.error for each in report.exports] == [None] * 3
         assert {path.name for path in tmp_path.iterdir()} == {
-            "model.safetensors", "config.json", "plan.json", "report.json", *FILES.values()
+            "model.safetensors", "config.json", "plan.json", "report.json", "evidence.json", *FILES.values()
         }  # fmt: skip
         assert Report.model_validate_json((tmp_path / "report.json").read_text()) == report
         images = batches[3][0]

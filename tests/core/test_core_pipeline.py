@@ -12,6 +12,7 @@ from core import measure
 from core.artifact import export
 from core.data import Splits
 from core.errors import DatasetError, NothingToCompressError, UnreachableTargetError
+from core.evidence import Evidence
 from core.pipeline import Compressed, compress
 from core.progress import Progress, Stage
 from core.recipe import FisherRecipe, SvdMagnitudeRecipe
@@ -156,12 +157,13 @@ class TestExport:
         assert report.reload_max_abs_difference is not None
         assert report.reload_max_abs_difference < 1e-6
 
-    def test_writes_the_four_files_and_nothing_else(self, compressed: Compressed, tmp_path: Path) -> None:
+    def test_writes_the_five_files_and_nothing_else(self, compressed: Compressed, tmp_path: Path) -> None:
         report = export(compressed, CONFIG, tmp_path)
         assert {path.name for path in tmp_path.iterdir()} == {
-            "model.safetensors", "config.json", "plan.json", "report.json"
+            "model.safetensors", "config.json", "plan.json", "report.json", "evidence.json"
         }  # fmt: skip
         assert Report.model_validate_json((tmp_path / "report.json").read_text()) == report
+        assert Evidence.model_validate_json((tmp_path / "evidence.json").read_text()) == compressed.evidence
         assert json.loads((tmp_path / "plan.json").read_text())["version"] == 1
         assert report.after.file_bytes == (tmp_path / "model.safetensors").stat().st_size
         assert report.before.file_bytes is not None

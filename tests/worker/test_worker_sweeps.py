@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from core import measure
+from core.evidence import Evidence
 from core.progress import Stage
 from core.recipe import AnyRecipe, FisherRecipe
 from core.report import Report, SweepReport
@@ -107,7 +108,7 @@ class TestASweep:
             path = tmp_path / "got" / view.name
             path.parent.mkdir(parents=True, exist_ok=True)
             blobs.get_file(view.blob_key, path)
-        names = {"model.safetensors", "config.json", "plan.json", "report.json"}
+        names = {"model.safetensors", "config.json", "plan.json", "report.json", "evidence.json"}
         got = {
             path.relative_to(tmp_path / "got").as_posix() for path in (tmp_path / "got").rglob("*.*") if path.is_file()
         }
@@ -120,6 +121,10 @@ class TestASweep:
             assert sum(each.numel() for each in model.parameters()) == row.parameters
             report = Report.model_validate_json((tmp_path / "got" / row.folder / "report.json").read_bytes())
             assert report.constraint.requested == row.ratio
+            evidence = Evidence.model_validate_json((tmp_path / "got" / row.folder / "evidence.json").read_bytes())
+            assert evidence.class_names == ("across", "down")
+            assert sum(cell.after for cell in evidence.confusion) == report.after.accuracy.images
+            assert all(image.thumbnail for image in evidence.changes.images)
 
     def test_goes_through_every_stage_once(self, own_steps: Steps, job: JobView) -> None:
         events = own_steps.do(jobs.events_after, job.id)
