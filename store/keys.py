@@ -69,7 +69,7 @@ def create(
 def first_admin(session: Session, owner: str = FIRST_OWNER) -> str | None:
     """The whole of a new admin key, if there is no valid one; None if there is."""
     at = now(session)
-    if session.scalar(select(ApiKey.id).where(_is_valid(at), _is_admin()).limit(1)) is not None:
+    if session.scalar(select(ApiKey.id).where(is_valid(at), _is_admin()).limit(1)) is not None:
         return None
     return further_admin(session, owner)
 
@@ -113,7 +113,7 @@ def revoke(session: Session, key_id: str, asking: Identity, *, force: bool = Fal
     """
     at = now(session)
     # The key and all that could make it not the last, in one order: two revocations at the same time wait in turn.
-    rows = _locked(session, or_(ApiKey.id == key_id, _is_valid(at) & _is_admin()))
+    rows = _locked(session, or_(ApiKey.id == key_id, is_valid(at) & _is_admin()))
     key = _managed(rows.get(key_id), key_id, asking)
     if key.revoked_at is not None:
         return get(session, key_id, asking)
@@ -165,19 +165,35 @@ def authenticate(session: Session, given: str) -> tuple[Identity, bool]:
 
     Raises ``InvalidKeyError`` for one that is malformed, unknown, expired or revoked.
     """
-    match = _KEY.fullmatch(given)
-    if match is None:
+    known = authenticate_each(session, [given])
+    if given not in known:
         raise InvalidKeyError
-    prefix, secret = match.groups()
-    found = session.execute(select(ApiKey, Owner.name).join(Owner).where(ApiKey.prefix == prefix)).one_or_none()
+    return known[given]
+
+
+def authenticate_each(session: Session, given: Collection[str]) -> dict[str, tuple[Identity, bool]]:
+    """As ``authenticate``, of several keys; those for which it would raise are left out."""
+    parts = {key: match.groups() for key in given if (match := _KEY.fullmatch(key))}
+    if not parts:
+        return {}
+    prefixes = {prefix for prefix, _ in parts.values()}
+    rows = session.execute(select(ApiKey, Owner.name).join(Owner).where(ApiKey.prefix.in_(prefixes)))
+    rows_of = {row.ApiKey.prefix: row for row in rows}
     at = now(session)
-    if found is None or not hmac.compare_digest(found.ApiKey.secret_sha256, _hash(secret)):
-        raise InvalidKeyError
-    key = found.ApiKey
-    if not _lasts(key, at):
-        raise InvalidKeyError
-    identity = Identity(key.owner_id, found.name, frozenset(Scope(scope) for scope in key.scopes), key.id)
-    return identity, key.last_used_at is None or key.last_used_at < at - USED_EVERY
+    known = {}
+    for key, (prefix, secret) in parts.items():
+        row = rows_of.get(prefix)
+        if row is None or not hmac.compare_digest(row.ApiKey.secret_sha256, _hash(secret)):
+            continue
+        if _lasts(row.ApiKey, at):
+            known[key] = identity(row.ApiKey, row.name, at)
+    return known
+
+
+def identity(key: ApiKey, owner: str, at: datetime) -> tuple[Identity, bool]:
+    """Who has the key, by the name of its owner, and whether its use at that time is to be noted."""
+    known = Identity(key.owner_id, owner, frozenset(Scope(scope) for scope in key.scopes), key.id)
+    return known, key.last_used_at is None or key.last_used_at < at - USED_EVERY
 
 
 def note_use(session: Session, key_id: str | None) -> None:
@@ -208,7 +224,8 @@ def _check_within(scopes: Collection[Scope], asking: Identity) -> None:
             raise ScopeError(scope)
 
 
-def _is_valid(at: datetime) -> ColumnElement[bool]:
+def is_valid(at: datetime) -> ColumnElement[bool]:
+    """Of a key, in a query."""
     return ApiKey.revoked_at.is_(None) & or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > at)
 
 

@@ -216,6 +216,17 @@ class ApiKey(Base):
     revoked_at: Mapped[datetime | None]
 
 
+class SignIn(Base):
+    """A session of the dashboard. Its cookie has the token, of which only a hash is here."""
+
+    __tablename__ = "sign_ins"
+
+    token_sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
+    key_id: Mapped[str] = mapped_column(ForeignKey("api_keys.id", ondelete="CASCADE"), index=True)
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+
+
 class Job(Base):
     __tablename__ = "jobs"
 

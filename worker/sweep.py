@@ -16,7 +16,7 @@ from datetime import timedelta
 import structlog
 from sqlalchemy import Engine
 
-from store import attempts, idempotency, queue, trash, upkeep, uploads, workers
+from store import attempts, idempotency, queue, sessions, trash, upkeep, uploads, workers
 from store.blobs import Blobs
 from store.session import transaction
 from store.settings import Settings
@@ -90,6 +90,7 @@ def sweep(database: Engine, settings: Settings) -> None:
                 Blobs.open(settings).delete_prefix(checkpoints.prefix(job_id))
     with transaction(database) as session:
         idempotency.sweep(session)
+        sessions.sweep(session)
         gone = uploads.remove_expired(session)
         if settings.artifact_days is not None:
             upkeep.retire_artifacts(session, timedelta(days=settings.artifact_days))

@@ -69,4 +69,4 @@ def page(
         signed_in=visitor is not None and visitor.key_id is not None,
         **context,
     )
-    return HTMLResponse(text, status, HEADERS | dict(headers or {}))
+    return HTMLResponse(text, int(status), HEADERS | dict(headers or {}))

@@ -1,4 +1,4 @@
-"""Who looks at a page. Nobody known is asked to sign in."""
+"""Who looks at a page, and who sends its forms. Nobody known is asked to sign in."""
 
 from typing import Annotated
 from urllib.parse import urlencode
@@ -6,6 +6,7 @@ from urllib.parse import urlencode
 from fastapi import Depends, Request, Response
 from fastapi.responses import RedirectResponse
 
+from api import session_cookie
 from api.identity import identity
 from api.resources import Found
 from core.errors import VitpressError
@@ -23,9 +24,12 @@ class SignInNeededError(VitpressError):
         self.then = then
 
 
-def visitor(found: Found, request: Request) -> Identity:
+async def visitor(found: Found, request: Request) -> Identity:
+    """Raises ``SignInNeededError``, ``NotLocalError`` and, for a form that no page of this server sends,
+    ``OtherSiteError``."""
+    session_cookie.check_origin(request)
     try:
-        asking = identity(found, request, None)
+        asking = await identity(found, request, None)
     except InvalidKeyError:
         then = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         raise SignInNeededError(then if request.method == "GET" else "/") from None
@@ -33,15 +37,15 @@ def visitor(found: Found, request: Request) -> Identity:
     return asking
 
 
-def guest(found: Found, request: Request) -> Identity | None:
+async def guest(found: Found, request: Request) -> Identity | None:
     """Of pages that anybody may see."""
     try:
-        return visitor(found, request)
+        return await visitor(found, request)
     except (SignInNeededError, NotLocalError):
         return None
 
 
-def to_sign_in(_: Request, error: Exception) -> Response:
+async def to_sign_in(_: Request, error: Exception) -> Response:
     assert isinstance(error, SignInNeededError)
     return RedirectResponse(f"/sign-in?{urlencode({'next': error.then})}", status_code=303)
 
