@@ -18,6 +18,7 @@ from api import (
     datasets,
     errors,
     events,
+    evidence,
     health,
     idempotency,
     jobs,
@@ -41,12 +42,15 @@ from api import (
 )
 from api.dashboard import routes as dashboard
 from api.downloads import Downloads
+from api.gathering import Gathered
 from api.identity import reader
 from api.middleware import BodyLimit, HeadAsGet, RequestId, TusVersion
 from api.observe import HttpMeasures, Observed
 from api.receiving import Writers
 from api.resources import Resources
 from api.throttle import Throttle
+from store import jobs as stored_jobs
+from store import keys as stored_keys
 from store.blobs import Blobs
 from store.errors import InvalidKeyError, NotLocalError, ScopeError
 from store.s3_blobs import QUICK
@@ -79,6 +83,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
                     measures=measures,
                     writers=Writers(),
                     stopping=stopping,
+                    keys=Gathered(database, stored_keys.authenticate_each),
+                    jobs=Gathered(database, stored_jobs.seen_each),
+                    ownerships=Gathered(database, stored_jobs.owned_each),
                 )
             }
         database.dispose()
@@ -108,6 +115,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         errors.TooManyFailuresError,
         ScopeError,
         NotLocalError,
+        errors.OtherSiteError,
         *errors.DATABASE_UNREACHABLE,
     )
     for resource in (
@@ -116,6 +124,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         compare,
         events,
         artifacts,
+        evidence,
         plans,
         models,
         datasets,

@@ -5,32 +5,37 @@ import binascii
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import Depends, Path, Query
+from fastapi import Depends, Path, Query, Request
 
 from api.errors import InvalidRequestError
-from api.identity import Reader
-from api.resources import Database
-from store import jobs
+from api.identity import known
+from api.resources import found_by
 from store.errors import JobNotFoundError
-from store.session import transaction
+from store.values import JobView
 
 
-def job_id(
-    job_id: Annotated[str, Path(description="As `POST /v1/jobs` returned it")], asking: Reader, engine: Database
-) -> str:
-    """The canonical id of a job of whoever asks. There is no other way for a route to name a job.
+async def job_id(job_id: Annotated[str, Path(description="As `POST /v1/jobs` returned it")], request: Request) -> str:
+    """The canonical id of a job of whoever asks. This and ``job`` are the only ways for a route to name a job.
 
     Raises ``JobNotFoundError`` for what is no id, for no job, and for somebody else's.
     """
     canonical = canonical_id(job_id)
-    if canonical is None:
+    if canonical is None or not await found_by(request).ownerships.ask((canonical, (await known(request)).owner_id)):
         raise JobNotFoundError(job_id)
-    with transaction(engine, read_only=True) as session:
-        jobs.owned(session, canonical, asking.owner_id)
     return canonical
 
 
-def cursor(
+async def job(job_id: Annotated[str, Path(description="As `POST /v1/jobs` returned it")], request: Request) -> JobView:
+    """As ``job_id``, and the job itself with it."""
+    canonical = canonical_id(job_id)
+    asked = None if canonical is None else (canonical, (await known(request)).owner_id)
+    view = None if asked is None else await found_by(request).jobs.ask(asked)
+    if view is None:
+        raise JobNotFoundError(job_id)
+    return view
+
+
+async def cursor(
     cursor: Annotated[str | None, Query(description="`next_cursor` of the page before", max_length=400)] = None,
 ) -> str | None:
     """What ``encode_cursor`` was given."""
@@ -42,13 +47,13 @@ def cursor(
         raise malformed_cursor() from None
 
 
-def job_cursor(cursor: Annotated[str | None, Depends(cursor)]) -> str | None:
+async def job_cursor(cursor: Annotated[str | None, Depends(cursor)]) -> str | None:
     if cursor is not None and canonical_id(cursor) is None:
         raise malformed_cursor()
     return cursor
 
 
-def name_cursor(cursor: Annotated[str | None, Depends(cursor)]) -> str | None:
+async def name_cursor(cursor: Annotated[str | None, Depends(cursor)]) -> str | None:
     if cursor is not None and not cursor.isprintable():  # PostgreSQL's text cannot hold NUL
         raise malformed_cursor()
     return cursor
@@ -73,6 +78,7 @@ def canonical_id(given: str) -> str | None:
 
 
 JobId = Annotated[str, Depends(job_id)]
+SeenJob = Annotated[JobView, Depends(job)]
 Cursor = Annotated[str | None, Depends(cursor)]
 JobCursor = Annotated[str | None, Depends(job_cursor)]
 NameCursor = Annotated[str | None, Depends(name_cursor)]

@@ -1,15 +1,18 @@
-"""Who asks, and what they may do: a key in the ``Authorization`` header, or nobody at all in local mode."""
+"""Who asks, and what they may do: a key in the ``Authorization`` header or the cookie of the dashboard's session, or
+nobody at all in local mode."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from ipaddress import IPv6Address, ip_address
 from typing import Annotated
 from urllib.parse import urlsplit
 
 import structlog
 from fastapi import Depends, Request
+from fastapi.concurrency import run_in_threadpool
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from api.resources import Found
+from api import session_cookie
+from api.resources import Resources, found_by
 from store import keys
 from store.errors import InvalidKeyError, NotLocalError, ScopeError
 from store.owners import LOCAL_IDENTITY
@@ -21,36 +24,53 @@ log = structlog.get_logger(__name__)
 _bearer = HTTPBearer(auto_error=False, description="An API key: `vp_…`", scheme_name="key")
 
 
-def identity(
-    found: Found, request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
-) -> Identity:
-    asking = _identified(found, request, given)
-    request.state.owner = asking.owner  # for the log
+async def identity(found: Resources, request: Request, given: HTTPAuthorizationCredentials | None) -> Identity:
+    """Asked for once a request, however many parts of it want to know."""
+    asking: Identity | None = getattr(request.state, "asking", None)
+    if asking is None:
+        asking = request.state.asking = await _identified(found, request, given)
+        request.state.owner = asking.owner  # for the log
     return asking
 
 
-def _identified(found: Found, request: Request, given: HTTPAuthorizationCredentials | None) -> Identity:
-    """Raises ``InvalidKeyError``, ``TooManyFailuresError``; in local mode ``NotLocalError``."""
+async def known(request: Request) -> Identity:
+    """As ``identity``, for parts of a request that come after it: whoever is not known by then has no key."""
+    return await identity(found_by(request), request, None)
+
+
+async def _identified(found: Resources, request: Request, given: HTTPAuthorizationCredentials | None) -> Identity:
+    """Raises ``InvalidKeyError``, ``TooManyFailuresError``, ``OtherSiteError``; in local mode ``NotLocalError``."""
     if found.settings.auth == "local":
         if not _is_local(request):
             raise NotLocalError
         return LOCAL_IDENTITY
-    if given is None:
+    if given is not None:
+        return await by_key(found, request, given.credentials)
+    asking = await run_in_threadpool(session_cookie.identified, found, request)
+    if asking is None:
         raise InvalidKeyError
-    address, key = request.client.host if request.client else "", given.credentials
+    return asking
+
+
+async def by_key(found: Resources, request: Request, key: str) -> Identity:
+    """Raises ``InvalidKeyError``, ``TooManyFailuresError``."""
+    address = request.client.host if request.client else ""
     found.throttle.admit(address, key)
-    try:
-        with transaction(found.engine, read_only=True) as session:
-            asking, use_is_stale = keys.authenticate(session, key)
-    except InvalidKeyError:
+    known = await found.keys.ask(key)
+    if known is None:
         found.throttle.failed(address, key)
         log.warning("key refused", address=address)
-        raise
+        raise InvalidKeyError
     found.throttle.succeeded(key)
+    asking, use_is_stale = known
     if use_is_stale:
-        with transaction(found.engine) as session:
-            keys.note_use(session, asking.key_id)
+        await run_in_threadpool(_note_use, found, asking)
     return asking
+
+
+def _note_use(found: Resources, asking: Identity) -> None:
+    with transaction(found.engine) as session:
+        keys.note_use(session, asking.key_id)
 
 
 def _is_local(request: Request) -> bool:
@@ -85,8 +105,12 @@ def _is_loopback(host: str | None) -> bool:
     return (mapped or address).is_loopback
 
 
-def _may(scope: Scope) -> Callable[[Identity], Identity]:
-    def check(asking: Annotated[Identity, Depends(identity)]) -> Identity:
+def _may(scope: Scope) -> Callable[..., Awaitable[Identity]]:
+    # One level of dependencies: each more costs every request as much as looking its job up.
+    async def check(
+        request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+    ) -> Identity:
+        asking = await identity(found_by(request), request, given)
         if scope not in asking.scopes:
             raise ScopeError(scope)
         return asking

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from api.dependencies import JobCursor, JobId, Limit, encode_cursor
+from api.dependencies import JobCursor, JobId, Limit, SeenJob, encode_cursor
 from api.errors import BODY_STATUSES, InvalidRequestError, PreconditionRequiredError, ResultNotReadyError, responses
 from api.idempotency import Once
 from api.identity import Reader, Submitter
@@ -49,10 +49,9 @@ def list_(
 
 
 @router.get("/{job_id}", name="get_job", summary="Show a job", responses=responses(JobNotFoundError))
-def get(job_id: JobId, engine: Database, request: Request, response: Response) -> Job:
+async def get(job: SeenJob, request: Request, response: Response) -> Job:
     """Its `ETag` is what a change wants as `If-Match`. It is that of what can be changed: work goes on under one."""
-    with transaction(engine, read_only=True) as session:
-        return answer(jobs.get(session, job_id), request, response)
+    return answer(job, request, response)
 
 
 @router.patch(
@@ -169,16 +168,14 @@ def _etag(revision: int) -> str:
 
 
 def shown(view: JobView, request: Request) -> Job:
-    def path(route: str) -> str:
-        return request.url_for(route, job_id=view.id).path
-
+    path = f"{request.scope.get('root_path', '').rstrip('/')}/v1/jobs/{view.id}"  # url_for asks every route, each time
     links = JobLinks(
-        self=path("get_job"),
-        events=path("watch_job"),
-        plan=path("get_plan"),
-        report=path("get_report"),
-        artifacts=path("list_artifacts"),
-        cancel=path("cancel_job"),
+        self=path,
+        events=f"{path}/events",
+        plan=f"{path}/plan",
+        report=f"{path}/report",
+        artifacts=f"{path}/artifacts",
+        cancel=f"{path}/cancel",
     )
     members = {name: getattr(view, name) for name in Job.model_fields if name not in {"device", "links"}}
     device = "gpu" if view.queue is Queue.GPU else "any"

@@ -1,7 +1,7 @@
 """What every request passes through: it gets an id, its body has a limit, and HEAD is answered wherever GET is."""
 
 import re
-from uuid import uuid4
+from random import getrandbits
 
 import anyio
 from starlette.datastructures import Headers, MutableHeaders
@@ -26,7 +26,7 @@ class RequestId:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         given = Headers(scope=scope).get("x-request-id", "")
-        request_id = given if _ACCEPTABLE_ID.fullmatch(given) else uuid4().hex
+        request_id = given if _ACCEPTABLE_ID.fullmatch(given) else f"{getrandbits(128):032x}"
         scope.setdefault("state", {})["request_id"] = request_id
 
         async def send_with_id(message: Message) -> None:
@@ -52,20 +52,23 @@ class BodyLimit:
         if scope["type"] != "http" or _is_upload(scope):
             return await self.app(scope, receive, send)
         announced = Headers(scope=scope).get("content-length", "")
-        too_large = HTTPException(413, f"a body may have {MAX_BODY_BYTES} bytes")
         read = 0
 
         async def receive_some() -> Message:
             nonlocal read
             if announced.isdecimal() and int(announced) > MAX_BODY_BYTES:
-                raise too_large
+                raise _too_large()
             message = await receive()
             read += len(message.get("body", b""))
             if read > MAX_BODY_BYTES:
-                raise too_large
+                raise _too_large()
             return message
 
         return await self.app(scope, receive_some, send)
+
+
+def _too_large() -> HTTPException:
+    return HTTPException(413, f"a body may have {MAX_BODY_BYTES} bytes")
 
 
 class TusVersion:

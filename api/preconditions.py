@@ -11,7 +11,9 @@ from store.errors import PreconditionFailedError
 _TAGS = re.compile(r'(?:W/)?"[^"]*"')
 
 
-def _required(if_match: Annotated[str | None, Header(description="The `ETag` of what you read, or `*`")] = None) -> str:
+async def _required(
+    if_match: Annotated[str | None, Header(description="The `ETag` of what you read, or `*`")] = None,
+) -> str:
     """Raises ``PreconditionRequiredError``."""
     if if_match is None:
         raise PreconditionRequiredError

@@ -9,11 +9,13 @@ from fastapi import Depends, Request
 from sqlalchemy import Engine
 
 from api.downloads import Downloads
+from api.gathering import Gathered
 from api.observe import HttpMeasures
 from api.receiving import Writers
 from api.throttle import Throttle
 from store.blobs import Blobs
 from store.settings import Settings
+from store.values import Identity, JobView
 
 
 @dataclass(frozen=True)
@@ -30,18 +32,25 @@ class Resources:
     measures: HttpMeasures
     writers: Writers
     stopping: threading.Event
+    keys: Gathered[str, tuple[Identity, bool]]  # by the whole key, as ``store.keys.authenticate`` knows it
+    jobs: Gathered[tuple[str, str], JobView]  # by the ids of a job and its owner
+    ownerships: Gathered[tuple[str, str], bool]  # by the ids of a job and its owner
 
 
-def resources(request: Request) -> Resources:
+def found_by(request: Request) -> Resources:
     found: Resources = request.state.resources
     return found
 
 
-def settings(found: Annotated[Resources, Depends(resources)]) -> Settings:
+async def resources(request: Request) -> Resources:
+    return found_by(request)
+
+
+async def settings(found: Annotated[Resources, Depends(resources)]) -> Settings:
     return found.settings
 
 
-def engine(found: Annotated[Resources, Depends(resources)]) -> Engine:
+async def engine(found: Annotated[Resources, Depends(resources)]) -> Engine:
     return found.engine
 
 

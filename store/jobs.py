@@ -145,9 +145,24 @@ def get_each(session: Session, job_ids: Sequence[str]) -> list[JobView]:
 
 def owned(session: Session, job_id: str, owner_id: str) -> None:
     """Raises ``JobNotFoundError`` unless the job is there, a compression, and ``owner_id``'s."""
-    asked = select(Job.id).where(Job.id == job_id, Job.owner_id == owner_id, Job.kind == JobKind.COMPRESS)
-    if session.scalar(asked) is None:
+    if not owned_each(session, [(job_id, owner_id)]):
         raise JobNotFoundError(job_id)
+
+
+def owned_each(session: Session, asked: Collection[tuple[str, str]]) -> dict[tuple[str, str], bool]:
+    """Those of the jobs, by their own and their owners' ids, that are there, compressions, and the owners'."""
+    ids = {job_id for job_id, _ in asked}
+    rows = session.execute(select(Job.id, Job.owner_id).where(Job.id.in_(ids), Job.kind == JobKind.COMPRESS))
+    there = {(row.id, row.owner_id) for row in rows}
+    return {each: True for each in asked if each in there}
+
+
+def seen_each(session: Session, asked: Collection[tuple[str, str]]) -> dict[tuple[str, str], JobView]:
+    """As ``owned_each``, the jobs themselves, looked at together."""
+    ids = {job_id for job_id, _ in asked}
+    views = _views(session, _select_jobs().where(Job.id.in_(ids), Job.kind == JobKind.COMPRESS))
+    there = {(view.id, view.owner_id): view for view in views}
+    return {each: there[each] for each in asked if each in there}
 
 
 def list_(
