@@ -31,6 +31,7 @@ COSTS: dict[By, Cost] = {
     "macs": Cost("MACs of one image", "~s"),
     "latency": Cost("Median latency of one image, ms", "~g"),
 }
+WIDE, NARROW = 980, 260  # pixels of the plot: a figure made for the desk would be too small to read on a phone
 OFFERED = 200  # of the latest jobs, to pick from
 
 router = APIRouter()
@@ -105,17 +106,18 @@ def _compared(request: Request, visitor: Identity, compared: Sequence[Compared],
         "by": by,
         "costs": COSTS,
         "ids": ids,
-        "chart": _chart(points, by),
+        "wide": _chart(points, by, WIDE, 400),
+        "narrow": _chart(points, by, NARROW, 300),
         "untold": all(point.beaten is None for point in points if not point.is_original),
         "missing": sum(latency_ms(report) is None for _, report in compared) if by == "latency" else 0,
     }
 
 
-def _chart(points: Sequence[Point], by: By) -> Markup:
+def _chart(points: Sequence[Point], by: By, width: int, height: int) -> Markup:
     front = sum(point.beaten is False for point in points if not point.is_original)
     models = sum(not point.is_original for point in points)
     return charts.draw(
-        pareto(points, COSTS[by]),
+        pareto(points, COSTS[by], width=width, height=height),
         title=f"Error against {COSTS[by].title[0].lower()}{COSTS[by].title[1:]}",
         description=f"{models} models, of which {front} are beaten by no other. Each point leads to its files.",
     )

@@ -39,7 +39,7 @@ class Point:
         return self.href is None
 
 
-def pareto(points: Sequence[Point], cost: Cost) -> alt.LayerChart | alt.FacetChart:
+def pareto(points: Sequence[Point], cost: Cost, *, width: int, height: int) -> alt.LayerChart | alt.FacetChart:
     """Errors upwards, costs to the right: the best are below and to the left."""
     series = list(dict.fromkeys(point.series for point in points if not point.is_original))
     rows = [_row(point, cost) for point in points]
@@ -71,8 +71,8 @@ def pareto(points: Sequence[Point], cost: Cost) -> alt.LayerChart | alt.FacetCha
         kept.mark_point(size=130, filled=True, stroke="var(--surface)", strokeWidth=1, opacity=1).encode(
             href="href:N", description="name:N", color=colour
         ),
-        base.mark_text(align="left", dx=9, dy=-8, fontSize=11, fill="var(--muted)").encode(text="label:N"),
-    ).properties(width=760, height=380)
+        base.mark_text(align="left", dx=9, dy=-8, fontSize=12, fill="var(--muted)").encode(text="label:N"),
+    ).properties(width=width, height=height)
 
 
 def _row(point: Point, cost: Cost) -> dict[str, Any]:

@@ -1,0 +1,55 @@
+"""Charts, drawn on the server as SVG. Its colours are the style sheet's, so that one picture serves both themes."""
+
+import re
+from typing import Any
+
+import altair as alt
+import vl_convert
+from markupsafe import Markup
+
+FONT = "system-ui, sans-serif"
+_AXIS = {
+    "labelColor": "var(--muted)",
+    "labelFontSize": 12,
+    "titleColor": "var(--muted)",
+    "titleFontSize": 12,
+    "titleFontWeight": "normal",
+    "titlePadding": 10,
+    "gridColor": "var(--line)",
+    "domain": False,
+    "ticks": False,
+    "labelPadding": 6,
+}
+CONFIG: dict[str, Any] = {
+    "background": None,
+    "font": FONT,
+    "view": {"stroke": None},
+    "axis": _AXIS,
+    "axisX": {"grid": False, "domain": True, "domainColor": "var(--line)"},
+    "legend": {"labelColor": "var(--text)", "labelFontSize": 12, "titleColor": "var(--muted)", "titleFontSize": 12},
+    "title": {"color": "var(--text)"},
+}
+# What a specification's relative addresses are taken to be relative to, whatever one says.
+_BASE = "https://vega.github.io/vega-datasets/"
+_LINK = re.compile(
+    rf'<a xlink:href="(?:{re.escape(_BASE)})?(/[^"]*)"[^>]*>'
+    r'<(\w+) aria-label="([^"]*)" role="[^"]*"(?: aria-roledescription="[^"]*")?'
+)
+_FRAME = re.compile(r"<svg [^>]*?viewBox=\"([^\"]*)\"[^>]*>")
+
+
+def draw(chart: alt.TopLevelMixin, *, title: str, description: str) -> Markup:
+    """A figure as wide as there is room. ``title`` names it, ``description`` is its caption.
+
+    Marks with an ``href`` on this server become links, which are named by their ``description``.
+    """
+    specification = chart.to_dict()
+    specification["config"] = CONFIG
+    svg = vl_convert.vegalite_to_svg(specification)
+    svg, links = _LINK.subn(r'<a href="\1" aria-label="\3"><\2 aria-hidden="true"', svg)
+    role = "group" if links else "img"  # what is inside a picture, nobody can go to
+    frame = Markup('<svg xmlns="http://www.w3.org/2000/svg" viewBox="{}" role="{}" aria-label="{}">')
+    opening = _FRAME.match(svg)
+    assert opening is not None
+    drawn = frame.format(opening[1], role, title) + Markup(svg[opening.end() :])  # noqa: S704 - escaped by its maker
+    return Markup('<figure class="chart">{}<figcaption>{}</figcaption></figure>').format(drawn, description)
