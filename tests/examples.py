@@ -1,5 +1,14 @@
 """Values that tests need and do not care about: a model's config, a plan and a report, as a small job would have."""
 
+from core.evidence import (
+    ChangedImage,
+    Changes,
+    ConfusionCell,
+    Evidence,
+    LatencySamples,
+    Spectrum,
+    SpectrumPoint,
+)
 from core.recipe import FisherRecipe
 from core.report import (
     Accuracy,
@@ -95,6 +104,74 @@ REPORT = Report(
     seconds={"compress": 11.0},
     left_dense={},
     reload_max_abs_difference=0.0,
+)
+
+EVIDENCE = Evidence(
+    class_names=("boot", "sandal", "sneaker"),
+    confusion=(
+        ConfusionCell(0, 0, 331, 325),
+        ConfusionCell(0, 1, 7, 13),
+        ConfusionCell(1, 0, 11, 5),
+        ConfusionCell(1, 1, 317, 323),
+        ConfusionCell(2, 1, 0, 2),
+        ConfusionCell(2, 2, 343, 341),
+    ),
+    changes=Changes(
+        lost=2,
+        gained=1,
+        other=0,
+        images=(
+            ChangedImage(
+                index=17,
+                kind="lost",
+                file="boot/<b>17</b>.png",
+                label=0,
+                before=0,
+                after=1,
+                probability_before=0.71,
+                probability_after=0.53,
+                # A WebP of one black pixel
+                thumbnail="UklGRiIAAABXRUJQVlA4IBYAAAAwAQCdASoBAAEADsD+JaQAA3AAAAAA",
+            ),
+            ChangedImage(
+                index=601,
+                kind="gained",
+                file=None,
+                label=1,
+                before=0,
+                after=1,
+                probability_before=0.47,
+                probability_after=0.59,
+                thumbnail=None,
+            ),
+        ),
+    ),
+    latency=(
+        LatencySamples(batch=1, measured=5, before_ms=(2.9, 3.0, 3.1, 3.3, 3.7), after_ms=(1.7, 1.8, 1.9, 2.0, 2.3)),
+    ),
+    spectra=(
+        Spectrum(
+            path="blocks.0.attn",
+            part="qkv",
+            unit="nats",
+            count=192,
+            kept=61,
+            points=(
+                SpectrumPoint(1, 0.31),
+                SpectrumPoint(61, 0.0023),
+                SpectrumPoint(127, 0.0),
+                SpectrumPoint(192, 0.0),
+            ),
+        ),
+        Spectrum(
+            path="blocks.0.mlp",
+            part="units",
+            unit="nats",
+            count=769,
+            kept=383,
+            points=(SpectrumPoint(383, 2e-4), SpectrumPoint(576, 1e-4), SpectrumPoint(769, 1e-5)),
+        ),
+    ),
 )
 
 SWEEP_RECIPE = FisherRecipe(target_ratios=(0.3, 0.5))

@@ -18,6 +18,7 @@ from urllib.parse import quote
 from vitpress import credentials, download
 from vitpress.brought import Datasets, Models
 from vitpress.errors import RatioError, WaitTimeoutError
+from vitpress.evidence import Evidence
 from vitpress.handle import FOLDER, JobHandle, which
 from vitpress.plan import Plan
 from vitpress.reading import member, pages, read
@@ -244,6 +245,13 @@ class Client:
     def sweep_report(self, job_id: str) -> SweepReport:
         """The models of a sweep, compared. Raises ``ConflictError`` unless the job succeeded."""
         return read(SweepReport, self._http.get(f"{_job(job_id)}/report"))
+
+    def evidence(self, job_id: str, *, ratio: float | None = None) -> Evidence:
+        """What the report's pictures are drawn from. ``ratio``: of which of a sweep's models, which has to be said.
+
+        Raises ``ConflictError`` unless the job succeeded, ``NotFoundError`` for one that an older server ran.
+        """
+        return read(Evidence, self._http.get(f"{_job(job_id)}/evidence", _ratio(ratio)))
 
     def plan(self, job_id: str, *, ratio: float | None = None) -> Plan:
         """What became of each layer. ``ratio``: in which of a sweep's models, which has to be said.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 from vitpress import places
 from vitpress.artifact import load
 from vitpress.errors import JobFailedError, RatioError
+from vitpress.evidence import Evidence
 from vitpress.plan import Plan
 from vitpress.report import Report, SweepReport
 from vitpress.values import Artifact, Job, JobEvent, JobState
@@ -72,6 +73,10 @@ class JobHandle:
 
     def sweep_report(self) -> SweepReport:
         return self.client.sweep_report(self.id)
+
+    def evidence(self, *, ratio: float | None = None) -> Evidence:
+        """See ``Client.evidence``."""
+        return self.client.evidence(self.id, ratio=ratio)
 
     def plan(self, *, ratio: float | None = None) -> Plan:
         return self.client.plan(self.id, ratio=ratio)

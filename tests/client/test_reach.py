@@ -42,6 +42,7 @@ CALLS: list[Callable[[Client, Path], object]] = [
     lambda client, _: client.clone("j"),
     lambda client, _: client.compare(["j", "k"]),
     lambda client, _: client.report("j"),
+    lambda client, _: client.evidence("j"),
     lambda client, _: client.plan("j"),
     lambda client, _: client.artifacts("j"),
     lambda client, _: list(client.events("j")),
