@@ -3,13 +3,12 @@
 Every request has an end: one that stalls is given up and repeated, and after some repetitions it is an error.
 """
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import obstore
 from obstore import exceptions
@@ -25,8 +24,6 @@ CONNECT_SECONDS = 5
 SILENCE_SECONDS = 15  # without a byte from the store, while it is its turn
 REQUEST_SECONDS = 60  # for a part of an upload, or a chunk of a download
 PARTS_AT_ONCE = 4  # of an upload: four in a minute are 3 Mbit/s, slower lines than that are given up
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -54,7 +51,6 @@ class S3Blobs:
             retry_config=_retries(patience),
             **_credentials(settings),
         )
-        self._patience = patience
 
     def put(self, key: str, path: Path) -> None:
         with _translated(key):
@@ -63,7 +59,7 @@ class S3Blobs:
     def open(self, key: str) -> "S3Reader":
         with _translated(key):
             found = obstore.head(self._store, key)
-        return S3Reader(self._store, key, found["size"], found["e_tag"], self._patience)
+        return S3Reader(self._store, key, found["size"], found["e_tag"])
 
     def link(self, key: str, life: timedelta) -> str:
         return obstore.sign(self._store, "GET", key, life)
@@ -88,18 +84,15 @@ class S3Reader:
     chunk_bytes = 4 << 20
     near = False
 
-    def __init__(self, store: S3Store, key: str, size: int, tag: str | None, patience: Patience) -> None:
-        self._store, self._key, self._tag, self._patience = store, key, tag, patience
+    def __init__(self, store: S3Store, key: str, size: int, tag: str | None) -> None:
+        self._store, self._key, self._tag = store, key, tag
         self.size = size
         self.version = f"{size}.{tag}"
 
     def read(self, start: int, end: int) -> bytes:
-        def chunk() -> bytes:
-            got = obstore.get(self._store, self._key, options={"range": (start, end), "if_match": self._tag})
-            return got.bytes().to_bytes()
-
         with _translated(self._key):
-            content = self._repeated(chunk)
+            got = obstore.get(self._store, self._key, options={"range": (start, end), "if_match": self._tag})
+            content = got.bytes().to_bytes()
         if len(content) != end - start:
             raise BlobDamagedError(self._key)
         return content
@@ -109,16 +102,6 @@ class S3Reader:
 
     def close(self) -> None:
         """Nothing is open."""
-
-    def _repeated(self, chunk: Callable[[], bytes]) -> bytes:
-        """The store's client repeats requests that fail, but not all answers that break off."""
-        deadline = time.monotonic() + self._patience.seconds
-        for _ in range(self._patience.repetitions):
-            with suppress(exceptions.GenericError):
-                return chunk()
-            if time.monotonic() > deadline:
-                break
-        return chunk()
 
 
 @contextmanager
