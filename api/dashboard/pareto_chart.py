@@ -8,6 +8,8 @@ import altair as alt
 
 MOST_COLOURS = 6  # the style sheet's --chart-1 to --chart-6
 
+_SMALL: dict[str, Any] = {"fontSize": 12, "fill": "var(--muted)"}
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -47,11 +49,11 @@ def pareto(points: Sequence[Point], cost: Cost, *, width: int, height: int) -> a
         format=cost.format, tickCount=6
     )
     y = alt.Y("error:Q", title="Error (1 − top-1)", scale=alt.Scale(zero=False, padding=16)).axis(
-        format=".1%", tickCount=6
+        format=".3~p", tickCount=6
     )
     colours = [f"var(--chart-{1 + index % MOST_COLOURS})" for index in range(len(series))]
     colour = alt.Color("series:N", title=None, scale=alt.Scale(domain=series, range=colours)).legend(
-        orient="top", symbolOpacity=1, symbolType="circle"
+        orient="top", symbolOpacity=1, symbolType="circle", columns=max(1, width // 160), columnPadding=22, offset=14
     )
     base = alt.Chart(alt.InlineData(values=rows)).encode(x=x, y=y)
     models = base.transform_filter("!datum.is_original")
@@ -71,7 +73,10 @@ def pareto(points: Sequence[Point], cost: Cost, *, width: int, height: int) -> a
         kept.mark_point(size=130, filled=True, stroke="var(--surface)", strokeWidth=1, opacity=1).encode(
             href="href:N", description="name:N", color=colour
         ),
-        base.mark_text(align="left", dx=9, dy=-8, fontSize=12, fill="var(--muted)").encode(text="label:N"),
+        models.mark_text(align="left", dx=9, dy=-8, **_SMALL).encode(text="label:N"),
+        base.transform_filter("datum.is_original")
+        .mark_text(align="right", dx=-9, dy=-8, **_SMALL)
+        .encode(text="label:N"),
     ).properties(width=width, height=height)
 
 

@@ -17,7 +17,7 @@ from store.values import Identity, Scope, WaitingFor, WorkerView
 LISTED = 50  # of the visitor's jobs in the queue
 WAITING_FOR = {
     WaitingFor.TURN: "its turn",
-    WaitingFor.LIMIT: "your other jobs to end: that many at the same time is your limit",
+    WaitingFor.LIMIT: "your other jobs, by your limit",
     WaitingFor.WORKER: "a worker of its queue",
     WaitingFor.TAG: "a worker with its tag",
     WaitingFor.MEMORY: "a worker with enough memory",
