@@ -11,6 +11,7 @@ from core.errors import ArchiveError
 CHUNK_BYTES = 1 << 18
 MAX_IMAGE_BYTES = 512 << 20  # an image of the most pixels that are decoded, uncompressed, with alpha and to spare
 UNSUSPICIOUS_BYTES = 64 << 20  # no less than that is ever too much
+FILE_BYTES = 4096  # that a file takes on a disk even where it is empty: a Parquet row needs a few bits
 SPLITS = 4  # folders of classes that an archive may have, for each class
 
 
@@ -32,13 +33,20 @@ class Budget:
 
     def __init__(self, limits: Limits, packed_bytes: int) -> None:
         self.spent = 0
+        self.by_ratio = max(limits.ratio * packed_bytes, UNSUSPICIOUS_BYTES)
+        self._files = 0
         self._limits = limits
-        self._by_ratio = max(limits.ratio * packed_bytes, UNSUSPICIOUS_BYTES)
+
+    def count_file(self) -> None:
+        """Raises ``ArchiveError``."""
+        self._files += 1
+        if self._files * FILE_BYTES > self.by_ratio:
+            raise ArchiveError(f"it unpacks to more than {self._limits.ratio} times its size, in small files")
 
     def spend(self, count: int) -> None:
         """Raises ``ArchiveError``."""
         self.spent += count
-        if self.spent > self._by_ratio:
+        if self.spent > self.by_ratio:
             raise ArchiveError(f"it unpacks to more than {self._limits.ratio} times its size")
         if self.spent > self._limits.unpacked_bytes:
             raise ArchiveError(f"it unpacks to more than {self._limits.unpacked_bytes:,} bytes")
@@ -54,6 +62,11 @@ class Writer:
         self._budget = budget
         self._entries = 0
         self._taken = Taken(max_folders=SPLITS * limits.classes)
+
+    @property
+    def unpacked_bytes(self) -> int:
+        """That all of it may have."""
+        return min(self._budget.by_ratio, self.limits.unpacked_bytes)
 
     def count(self) -> None:
         """One more entry, of whatever kind. Raises ``ArchiveError``."""
@@ -72,6 +85,7 @@ class Writer:
     def put(self, parts: Parts, chunks: Iterable[bytes]) -> None:
         """Raises ``ArchiveError``."""
         self._taken.add(parts)
+        self._budget.count_file()
         path = self.folder.joinpath(*parts)
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("xb") as file:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 
 from PIL import Image, UnidentifiedImageError
 
@@ -17,9 +18,11 @@ from core.archive_names import first_line
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 MAX_PIXELS = 89_478_485  # Pillow's own bound: a quarter of a gibibyte in RGB
+LARGE_PIXELS = 8 << 20  # larger ones are decoded one at a time: a WebP takes 16 bytes a pixel while it is
 
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
 warnings.simplefilter("error", Image.DecompressionBombWarning)
+_large = Lock()
 
 
 class BrokenImageError(Exception):
@@ -37,28 +40,47 @@ class Seen:
 
 def read_image(path: Path, mode: str) -> Image.Image:
     """All of the image's pixels. Raises ``BrokenImageError``."""
-    with _broken_if_it_fails(), Image.open(path, formats=FORMATS) as image:
+    with _opened(path) as image, _turn(image):
         return image.convert(mode)
 
 
 def look(path: Path) -> Seen:
     """Decode the whole file, and tell what it is. Raises ``BrokenImageError`` whenever ``read_image`` does."""
-    with _broken_if_it_fails(), Image.open(path, formats=FORMATS) as image:
+    with _opened(path) as image:
         seen = Seen(image.width, image.height, image.mode)
         image.draft(None, (1, 1))  # a JPEG is read to its end all the same, but for an eighth of the pixels
-        image.convert("RGB")
+        with _turn(image):
+            image.convert("RGB")
         return seen
 
 
 def thumbnail(path: Path, pixels: int) -> bytes:
     """A WebP of at most ``pixels`` × ``pixels``. Raises ``BrokenImageError``."""
     file = io.BytesIO()
-    with _broken_if_it_fails(), Image.open(path, formats=FORMATS) as image:
+    with _opened(path) as image:
         image.draft(None, (pixels, pixels))
-        small = image.convert("RGB")
-        small.thumbnail((pixels, pixels))
+        with _turn(image):
+            small = image.convert("RGB")
+            small.thumbnail((pixels, pixels))
         small.save(file, "WEBP", quality=80)
     return file.getvalue()
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    with _broken_if_it_fails(), Image.open(path, formats=FORMATS) as image:
+        yield image
+
+
+@contextmanager
+def _turn(image: Image.Image) -> Iterator[None]:
+    """Of a large one, alone; nobody has its pixels afterwards but by what was made of them."""
+    if image.width * image.height <= LARGE_PIXELS:
+        yield
+        return
+    with _large:
+        yield
+        image.close()
 
 
 @contextmanager

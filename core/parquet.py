@@ -10,16 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from core.archive_names import check_characters, first_line, safe_parts
-from core.archive_writer import Writer
+from core.archive_names import MAX_NAME_BYTES, check_characters, first_line, safe_parts
+from core.archive_writer import MAX_IMAGE_BYTES, Limits, Writer
 from core.datasets import CLASSES_FILE
 from core.errors import ArchiveError
+from core.parquet_pages import check_pages
 
-MAX_FOOTER_BYTES = 64 << 20  # a thousand columns in a thousand row groups
+MAX_FOOTER_BYTES = 16 << 20  # a hundred columns in a thousand row groups
+MAX_PAGE_BYTES = 1 << 30  # writers look at a page's size every 1,024 rows
+MAX_LABEL_PAGE_BYTES = 16 << 20
 BUFFER_BYTES = 1 << 20
-LABEL_BATCH = 4096  # rows
+LABEL_BATCH = 32  # rows, each of which may be as long as a page
 IMAGE_NAMES = ("image", "img", "images", "picture")  # where more than one column could be it
 LABEL_NAMES = ("label", "labels", "class", "class_name", "fine_label", "target")
 
@@ -43,7 +47,7 @@ def write_images(source: Path, writer: Writer) -> None:
     try:
         _check_footer(source)
         with pq.ParquetFile(source, buffer_size=BUFFER_BYTES, page_checksum_verification=True) as file:
-            _write(file, writer)
+            _write(file, source, writer)
     except (pa.ArrowException, EOFError, UnicodeDecodeError) as error:
         raise ArchiveError(f"the Parquet file is damaged ({first_line(error)})") from error
     except OSError as error:
@@ -52,34 +56,49 @@ def write_images(source: Path, writer: Writer) -> None:
         raise ArchiveError(f"the Parquet file is damaged ({first_line(error)})") from error
 
 
-def _write(file: Any, writer: Writer) -> None:
+def _write(file: Any, source: Path, writer: Writer) -> None:
     schema = file.schema_arrow
     if file.metadata.num_rows > writer.limits.entries:
         raise ArchiveError(f"more than {writer.limits.entries:,} rows")
     image = _column(schema, "image bytes", IMAGE_NAMES, _holds_images)
     label = _column(schema, "labels", LABEL_NAMES, _holds_labels)
-    folders = _folders(_distinct(file, label, writer.limits.classes), _names(schema, label), writer.limits.classes)
+    path = f"{image}.bytes" if pa.types.is_struct(schema.field(image).type) else image
+    pages = {path: min(MAX_PAGE_BYTES, writer.unpacked_bytes), label: MAX_LABEL_PAGE_BYTES}
+    check_pages(source, file.metadata, pages, max_pages=writer.limits.entries)
+    folders = _folders(_distinct(file, label, writer.limits), _names(schema, label), writer.limits.classes)
     (writer.folder / CLASSES_FILE).write_text("".join(f"{each}\n" for each in folders.values()), encoding="utf-8")
 
-    path = f"{image}.bytes" if pa.types.is_struct(schema.field(image).type) else image
     for row, batch in enumerate(file.iter_batches(batch_size=1, columns=[path, label], use_threads=False)):
         writer.count()
         pixels = batch.column(image)[0]
-        data = (pixels["bytes"] if path != image and pixels.is_valid else pixels).as_py() or b""
+        pixels = pixels["bytes"] if path != image and pixels.is_valid else pixels
+        if pixels.is_valid and pixels.as_buffer().size > MAX_IMAGE_BYTES:
+            raise ArchiveError(f"row {row} has an image of more than {MAX_IMAGE_BYTES:,} bytes")
+        data = pixels.as_py() or b""
         writer.put((folders[batch.column(label)[0].as_py()], f"{row:08d}{_suffix(data)}"), [data])
 
 
-def _distinct(file: Any, label: str, max_classes: int) -> set[Label]:
+def _distinct(file: Any, label: str, limits: Limits) -> set[Label]:
     found: set[Label] = set()
     row = 0
     for batch in file.iter_batches(batch_size=LABEL_BATCH, columns=[label], use_threads=False):
-        for value in batch.column(0).to_pylist():
+        column = batch.column(0)
+        _check_lengths(column.dictionary if pa.types.is_dictionary(column.type) else column, row)
+        for value in column.to_pylist():
             if value is None or (isinstance(value, int) and value < 0):
                 raise ArchiveError(f"row {row} has no label")
             found.add(value)
             row += 1
-        _check_classes(len(found), max_classes)
+        _check_classes(len(found), limits.classes)
+        if row > limits.entries:
+            raise ArchiveError(f"more than {limits.entries:,} rows")
     return found
+
+
+def _check_lengths(values: Any, row: int) -> None:
+    """Before Python makes text of them, four bytes a character."""
+    if not pa.types.is_integer(values.type) and (pc.max(pc.binary_length(values)).as_py() or 0) > MAX_NAME_BYTES:
+        raise ArchiveError(f"a class of more than {MAX_NAME_BYTES} bytes from row {row} on")
 
 
 def _folders(labels: set[Label], names: list[str] | None, max_classes: int) -> dict[Label, str]:
