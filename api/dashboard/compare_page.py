@@ -18,7 +18,7 @@ from api.errors import InvalidRequestError
 from api.resources import Database
 from api.schemas_requests import ComparedModel, Dominated
 from core.recipe import AnyRecipe
-from core.report import Measured, Proportion
+from core.report import Measured, Proportion, folder
 from store import jobs
 from store.errors import JobNotFoundError
 from store.session import transaction
@@ -188,4 +188,4 @@ def _name(job: JobView) -> str:
 
 def _href(job: JobView, row: ComparedModel) -> str:
     """Of the files of the job, or of that model of a sweep."""
-    return f"/jobs/{job.id}#files" if job.recipe.target_ratios is None else f"/jobs/{job.id}#ratio-{row.requested}"
+    return f"/jobs/{job.id}#files" if job.recipe.target_ratios is None else f"/jobs/{job.id}#{folder(row.requested)}"

@@ -46,7 +46,7 @@ def pareto(points: Sequence[Point], cost: Cost, *, width: int, height: int) -> a
     series = list(dict.fromkeys(point.series for point in points if not point.is_original))
     rows = [_row(point, cost) for point in points]
     x = alt.X("cost:Q", title=cost.title, scale=alt.Scale(zero=False, padding=24, nice=False)).axis(
-        format=cost.format, tickCount=6
+        format=cost.format, tickCount=max(3, width // 160)
     )
     y = alt.Y("error:Q", title="Error (1 − top-1)", scale=alt.Scale(zero=False, padding=16)).axis(
         format=".3~p", tickCount=6
@@ -75,7 +75,7 @@ def pareto(points: Sequence[Point], cost: Cost, *, width: int, height: int) -> a
         ),
         models.mark_text(align="left", dx=9, dy=-8, **_SMALL).encode(text="label:N"),
         base.transform_filter("datum.is_original")
-        .mark_text(align="right", dx=-9, dy=-8, **_SMALL)
+        .mark_text(align="right", dx=8, dy=20, **_SMALL)
         .encode(text="label:N"),
     ).properties(width=width, height=height)
 
