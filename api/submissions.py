@@ -108,7 +108,7 @@ def clone(
 ) -> Job:
     """With what the body changes; a `recipe` replaces the whole one. The new job's first event names the old one."""
     with transaction(found.engine, read_only=True) as session:
-        original = _request(jobs.get(session, job_id))
+        original = as_requested(jobs.get(session, job_id))
     given = {} if body is None else {name: getattr(body, name) for name in body.model_fields_set}
     try:
         wanted = JobRequest.model_validate(original | given)
@@ -195,7 +195,7 @@ def _faults(body: JobRequest, asking: Identity, found: Resources) -> list[dict[s
     return faults
 
 
-def _request(job: JobView) -> dict[str, Any]:
+def as_requested(job: JobView) -> dict[str, Any]:
     """What would be submitted to have the same job again."""
     same = {name: getattr(job, name) for name in JobRequest.model_fields if name != "device"}
     return same | {"labels": dict(job.labels), "device": "gpu" if job.queue is Queue.GPU else "any"}

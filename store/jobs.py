@@ -239,11 +239,17 @@ def artifacts(session: Session, job_id: str) -> list[ArtifactView]:
     return [ArtifactView(row.name, row.size, row.sha256, row.media_type, row.blob_key) for row in rows]
 
 
-def events_after(session: Session, job_id: str, last_event_id: int = 0, limit: int = 100) -> list[EventView]:
-    """The log behind ``last_event_id``, oldest first. Empty for a job that is not there, too."""
-    rows = session.scalars(
-        select(Event).where(Event.job_id == job_id, Event.id > last_event_id).order_by(Event.id).limit(limit)
-    )
+def events_after(
+    session: Session, job_id: str, last_event_id: int = 0, limit: int = 100, kinds: Collection[EventKind] = ()
+) -> list[EventView]:
+    """The log behind ``last_event_id``, oldest first. ``kinds``: any of them; empty: all.
+
+    Empty for a job that is not there, too.
+    """
+    query = select(Event).where(Event.job_id == job_id, Event.id > last_event_id).order_by(Event.id).limit(limit)
+    if kinds:
+        query = query.where(Event.kind.in_(kinds))
+    rows = session.scalars(query)
     return [
         EventView(
             row.id,
@@ -268,6 +274,13 @@ def last_event_id(session: Session, job_id: str) -> int:
 
 # ---------------------------------------------------------------- how it is read
 
+_SHOWN = (
+    Job.id, Job.owner_id, Job.kind, Job.name, Job.labels, Job.notes, Job.revision, Job.model, Job.dataset, Job.recipe,
+    Job.timeout_seconds, Job.state, Job.queue, Job.priority, Job.device_tag, Job.memory_bytes, Job.stage,
+    Job.stage_fraction, Job.stage_loss, Job.stage_eta_seconds, Job.attempt, Job.max_attempts, Job.error_code,
+    Job.error_message, Job.created_at, Job.started_at, Job.finished_at, Job.artifacts_deleted_at, Job.achieved,
+)  # fmt: skip
+
 
 def column(session: Session, job_id: str, column: Any) -> Any:
     row = session.execute(select(column).where(Job.id == job_id)).one_or_none()
@@ -276,26 +289,22 @@ def column(session: Session, job_id: str, column: Any) -> Any:
     return row[0]
 
 
-def _select_jobs() -> Select[Job, str]:
-    return (
-        select(Job, Project.name)
-        .join(Project, Project.id == Job.project_id)
-        # an UPDATE above does not touch the rows that this session has read before
-        .execution_options(populate_existing=True)
-    )
+def _select_jobs() -> Select[Any]:
+    """As plain rows: entities would take longer than all the rest of a look."""
+    return select(*_SHOWN, Project.name.label("project")).join(Project, Project.id == Job.project_id)
 
 
-def _views(session: Session, query: Select[Job, str]) -> list[JobView]:
+def _views(session: Session, query: Select[Any]) -> list[JobView]:
     rows = session.execute(query).all()
-    positions = line.positions(session, [job.id for job, _ in rows if job.state is JobState.QUEUED])
-    return [_view(job, project, positions.get(job.id), forecast.seconds_left(session, job)) for job, project in rows]
+    positions = line.positions(session, [row.id for row in rows if row.state is JobState.QUEUED])
+    return [_view(row, positions.get(row.id), forecast.seconds_left(session, row)) for row in rows]
 
 
-def _view(job: Job, project: str, position: int | None, eta_seconds: float | None) -> JobView:
+def _view(job: Any, position: int | None, eta_seconds: float | None) -> JobView:
     return JobView(
         id=job.id,
         owner_id=job.owner_id,
-        project=project,
+        project=job.project,
         state=job.state,
         queue=job.queue,
         stage=job.stage,

@@ -14,7 +14,6 @@ _ADVICE = {
     HTTPStatus.CONFLICT: "Things have moved on since the page was drawn. Go back and load it again.",
     HTTPStatus.PRECONDITION_FAILED: "Somebody else was faster. Go back, load the page again, and look what it says.",
     HTTPStatus.SERVICE_UNAVAILABLE: "What the server needs does not answer at the moment. Nothing is lost; try again.",
-    HTTPStatus.INTERNAL_SERVER_ERROR: "The server's log has more, under the number of this request.",
 }
 
 

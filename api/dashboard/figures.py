@@ -4,6 +4,8 @@ from datetime import datetime
 
 from markupsafe import Markup
 
+from core.report import Constraint
+
 NOTHING = "–"
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 
@@ -52,6 +54,16 @@ def moment(given: datetime | None) -> str | Markup:
         return NOTHING
     return Markup('<time datetime="{}">{} UTC</time>').format(
         given.isoformat(timespec="seconds"), given.strftime("%Y-%m-%d %H:%M")
+    )
+
+
+def achieved(given: Constraint) -> str:
+    """What came of what was asked for."""
+    what = {"target_macs": "MACs", "target_latency": "latency", "max_error_increase": "errors"}
+    reached = 0.0 if given.achieved is None else given.achieved
+    sign = "+" if (given.kind == "max_error_increase") == (reached >= 0) else "−"
+    return f"{sign}{percent(abs(reached))} {what.get(given.kind, 'parameters')}" + (
+        "" if given.met else ", goal missed"
     )
 
 

@@ -41,6 +41,7 @@ _templates = Environment(
 )
 _templates.globals["static"] = address
 _templates.filters |= {
+    "achieved": figures.achieved,
     "bytes": figures.size,
     "count": figures.count,
     "duration": figures.duration,

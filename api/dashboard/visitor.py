@@ -7,11 +7,14 @@ from fastapi import Depends, Request, Response
 from fastapi.responses import RedirectResponse
 
 from api import session_cookie
+from api.dependencies import canonical_id
 from api.identity import identity
-from api.resources import Found
+from api.resources import Database, Found
 from core.errors import VitpressError
-from store.errors import InvalidKeyError, NotLocalError
-from store.values import Identity
+from store import jobs
+from store.errors import InvalidKeyError, JobNotFoundError, NotLocalError, ScopeError
+from store.session import transaction
+from store.values import Identity, Scope
 
 
 class SignInNeededError(VitpressError):
@@ -52,3 +55,24 @@ async def to_sign_in(_: Request, error: Exception) -> Response:
 
 Visitor = Annotated[Identity, Depends(visitor)]
 Guest = Annotated[Identity | None, Depends(guest)]
+
+
+async def submitter(visitor: Visitor) -> Identity:
+    """Raises ``ScopeError``."""
+    if Scope.SUBMIT not in visitor.scopes:
+        raise ScopeError(Scope.SUBMIT)
+    return visitor
+
+
+def job_id(job_id: str, visitor: Visitor, engine: Database) -> str:
+    """The canonical id of a job of the visitor's; pages have no other way to name one. Raises ``JobNotFoundError``."""
+    canonical = canonical_id(job_id)
+    if canonical is None:
+        raise JobNotFoundError(job_id)
+    with transaction(engine, read_only=True) as session:
+        jobs.owned(session, canonical, visitor.owner_id)
+    return canonical
+
+
+Submitter = Annotated[Identity, Depends(submitter)]
+JobId = Annotated[str, Depends(job_id)]

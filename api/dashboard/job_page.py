@@ -1,0 +1,125 @@
+"""One job: how far it is, its log, what it left, and what its owner may do with it."""
+
+from collections.abc import Sequence
+from itertools import groupby
+
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.responses import HTMLResponse, RedirectResponse
+
+from api import submissions
+from api.dashboard.compare_page import goal
+from api.dashboard.render import page
+from api.dashboard.team_page import WAITING_FOR
+from api.dashboard.visitor import JobId, Submitter, Visitor, submitter
+from api.queue import heard_lately
+from api.resources import Found
+from api.schemas import JobRequest
+from core.progress import Stage
+from store import changes, forecast, jobs, storage
+from store.queue import ring
+from store.session import transaction
+from store.tables import EventKind
+from store.values import ArtifactView, EventView, JobView
+
+LOG_LINES = 200  # the last ones of those that are no mere progress
+FORESEEN = 200
+
+router = APIRouter()
+changing = APIRouter(prefix="/jobs/{job_id}", dependencies=[Depends(submitter)])
+
+
+@router.get("/jobs/{job_id}")
+def get(job_id: JobId, request: Request, visitor: Visitor, found: Found) -> HTMLResponse:
+    with transaction(found.engine, read_only=True) as session:
+        last = jobs.last_event_id(session, job_id)  # before the job: what happens meanwhile is then watched again
+        job = jobs.get(session, job_id)
+        artifacts = jobs.artifacts(session, job_id)
+        log = jobs.events_after(session, job_id, limit=10_000, kinds=[EventKind.STATE, EventKind.STAGE])
+        within = heard_lately(found.settings)
+        queued = [] if job.state.is_final else forecast.own(session, visitor.owner_id, within=within, limit=FORESEEN)
+    return page(
+        request,
+        "job.html",
+        visitor=visitor,
+        job=job,
+        last_event_id=last,
+        title=job.name or job.model,
+        goal=goal(job.recipe),
+        place=next((each for each in queued if each.id == job_id), None),
+        waiting_for=WAITING_FOR,
+        stages=_stages(job, log),
+        log=log[-LOG_LINES:],
+        folders=_folders(artifacts),
+        total=sum(each.size for each in artifacts),
+    )
+
+
+@changing.post("/cancel")
+def cancel(job_id: JobId, found: Found) -> Response:
+    with transaction(found.engine) as session:
+        jobs.request_cancel(session, job_id)
+    return _to(job_id)
+
+
+@changing.post("/retry")
+def retry(job_id: JobId, visitor: Submitter, found: Found) -> Response:
+    with transaction(found.engine) as session:
+        storage.check_quota(session, visitor.owner_id)
+        job = changes.retry(session, job_id, found.settings.max_attempts)
+    ring(found.settings, job.id, job.queue)
+    return _to(job_id)
+
+
+@changing.post("/clone")
+def clone(job_id: JobId, visitor: Submitter, found: Found) -> Response:
+    with transaction(found.engine, read_only=True) as session:
+        wanted = JobRequest.model_validate(submissions.as_requested(jobs.get(session, job_id)))
+    submissions.check(wanted, visitor, found)
+    with transaction(found.engine) as session:
+        storage.check_quota(session, visitor.owner_id)
+        job = jobs.get(session, submissions.submit(session, wanted, visitor, found, cloned_from=job_id))
+    ring(found.settings, job.id, job.queue)
+    return _to(job.id)
+
+
+@changing.post("/delete")
+def delete(job_id: JobId, found: Found) -> Response:
+    with transaction(found.engine) as session:
+        changes.delete_(session, job_id)
+    return RedirectResponse("/jobs", 303)
+
+
+router.include_router(changing)
+
+
+def _to(job_id: str) -> Response:
+    return RedirectResponse(f"/jobs/{job_id}", 303)
+
+
+def _stages(job: JobView, log: Sequence[EventView]) -> list[tuple[Stage, str, float]]:
+    """Those that the job goes through, with where it is: ``done``, ``now`` or ``ahead``, and how much is done."""
+    gone_through = {event.stage for event in log if event.attempt == job.attempt}
+    expected = [
+        stage
+        for stage in Stage
+        if stage is not Stage.FINETUNE or job.recipe.finetune is not None or stage in gone_through
+    ]
+    if job.state == "succeeded":
+        return [(stage, "done", 1.0) for stage in expected]
+    if job.stage is None:
+        return [(stage, "ahead", 0.0) for stage in expected]
+    here = expected.index(job.stage)
+    return [
+        *((stage, "done", 1.0) for stage in expected[:here]),
+        (job.stage, "now", job.stage_fraction),
+        *((stage, "ahead", 0.0) for stage in expected[here + 1 :]),
+    ]
+
+
+def _folders(artifacts: Sequence[ArtifactView]) -> list[tuple[str, list[ArtifactView]]]:
+    """A sweep has a folder a model; "" is what is in none."""
+
+    def folder(artifact: ArtifactView) -> str:
+        return artifact.name.rpartition("/")[0]
+
+    return [(name, list(files)) for name, files in groupby(sorted(artifacts, key=folder), folder)]
