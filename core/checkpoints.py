@@ -1,7 +1,8 @@
 """What a long stage leaves behind, so that the work can go on from there after a crash.
 
-A checkpoint is a directory of safetensors and JSON files; nothing in it is pickled. Those of a compression hold the
-smaller model as its method gave it, and beside it what a later stage adds.
+A checkpoint is a directory of safetensors and JSON files; nothing in it is pickled. Those of a compression hold what a
+method has that trains (``core.deciding``), and once it is done the smaller model as it gave it, and beside it what a
+later stage adds.
 """
 
 import copy
@@ -117,7 +118,7 @@ def compressed_before(
     ``original`` is what it is made from, and is left as it is.
     """
     directory = checkpoints.load()
-    if directory is None:
+    if directory is None or not (directory / DESCRIPTION).exists():
         return None
     described = json.loads((directory / DESCRIPTION).read_bytes())
     if described["version"] != VERSION or described["recipe"] != recipe.model_dump(mode="json"):

@@ -11,6 +11,7 @@ are about the same fraction everywhere. See ``core.vtp`` for the gates' own diff
 from torch import nn
 
 from core.baselines import plain_svd
+from core.checkpoints import Checkpoints
 from core.data import Prepared
 from core.dry_run import low_ranks, with_gates
 from core.progress import OnProgress
@@ -22,12 +23,17 @@ from vitpress.plan import Plan
 
 
 def hybrid(
-    model: nn.Module, shape: ModelShape, data: Prepared, recipe: HybridRecipe, on_progress: OnProgress
+    model: nn.Module,
+    shape: ModelShape,
+    data: Prepared,
+    recipe: HybridRecipe,
+    on_progress: OnProgress,
+    checkpoints: Checkpoints | None = None,
 ) -> tuple[nn.Module, Plan]:
     """The smaller model and its plan. ``model`` is left as it is. Raises as ``core.deciding.train_`` does."""
     start = low_ranks(shape, recipe)
     trained = rebuild(model, shape, start, plain_svd(model, shape, recipe)).requires_grad_()
     gates = Gates(trained, [layer for layer in shape.layers if layer.pool == "prune"])
-    learn_(gates, trained, model, data, recipe, on_progress)
+    learn_(gates, trained, model, data, recipe, on_progress, checkpoints)
     plan = with_gates(shape, recipe, start, gates.scores())
     return cut(trained, gates, plan.layers), plan

@@ -11,13 +11,14 @@ met; a map that would be larger in two parts than in one becomes dense again. Th
 of the training, which is on the calibration images; the fine-tune afterwards is the recipe's.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from core.checkpoints import Checkpoints
 from core.data import Prepared
 from core.deciding import Deciders, dense_copy, train_
 from core.dry_run import checked, losparse_room, losparse_target
@@ -38,7 +39,12 @@ PRUNE_EVERY = 10  # steps
 
 
 def losparse(
-    model: nn.Module, shape: ModelShape, data: Prepared, recipe: LoSparseRecipe, on_progress: OnProgress
+    model: nn.Module,
+    shape: ModelShape,
+    data: Prepared,
+    recipe: LoSparseRecipe,
+    on_progress: OnProgress,
+    checkpoints: Checkpoints | None = None,
 ) -> tuple[nn.Module, Plan]:
     """The smaller model and its plan. ``model`` is left as it is. Raises as ``core.deciding.train_`` does."""
     trained = dense_copy(model, shape)
@@ -50,7 +56,7 @@ def losparse(
         trained.set_submodule(each.path, part)
     target = losparse_target(shape, recipe)
     pruner = Pruner(parts, lambda scores: drop(maps, rank, scores, target, within))
-    train_(trained, model, data.calibration, recipe, pruner.deciders, on_progress)
+    train_(trained, model, data.calibration, recipe, pruner.deciders, on_progress, checkpoints)
     chosen = checked(plan(shape, maps, rank, neurons_left(maps, pruner.dropped)), shape, recipe)
     entries = {layer.path: layer for layer in chosen.layers}
     for index, (each, part) in enumerate(zip(maps, parts, strict=True)):
@@ -121,7 +127,23 @@ class Pruner:
 
     @property
     def deciders(self) -> Deciders:
-        return Deciders(after_backward=self._look, after_step=self._prune)
+        return Deciders(after_backward=self._look, after_step=self._prune, state=self._state, become_=self._become_)
+
+    def _state(self) -> dict[str, Tensor]:
+        kinds = {"sensitivity": self._sensitivity, "uncertainty": self._uncertainty}
+        scored = {f"{kind}:{index}": each for kind, some in kinds.items() for index, each in enumerate(some)}
+        return scored | {
+            "steps": torch.tensor(self._steps),
+            "dropped": torch.tensor(self.dropped, dtype=torch.long).reshape(-1, 2),
+        }
+
+    @torch.no_grad()
+    def _become_(self, state: Mapping[str, Tensor]) -> None:
+        for index, (sensitivity, uncertainty) in enumerate(zip(self._sensitivity, self._uncertainty, strict=True)):
+            sensitivity.copy_(state[f"sensitivity:{index}"])
+            uncertainty.copy_(state[f"uncertainty:{index}"])
+        self._steps = int(state["steps"])
+        self.dropped = [(index, output) for index, output in state["dropped"].tolist()]
 
     @torch.no_grad()
     def _look(self) -> None:

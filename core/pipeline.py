@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from core import measure
 from core.checkpoints import Checkpoints, WithCompressed, compressed_before, divided
 from core.data import Batches, Splits, prepare
+from core.deciding import TrainedRecipe
 from core.distill import Distilled, distill
 from core.dry_run import check
 from core.evidence import Evidence
@@ -50,8 +51,8 @@ def compress(
     ``model``: a timm Vision Transformer with a classifier, on the device to work on. It is left as it is.
     ``data``: batches of images ``(batch, channels, height, width)``, preprocessed as the model wants, and labels
     ``(batch,)``: as ``Splits`` into a calibration and an evaluation set, or as one set, which is then split.
-    ``checkpoints``: where a fine-tuning leaves what it has, and from where it goes on. What they hold must be of the
-    same ``model`` and ``data``.
+    ``checkpoints``: where whatever trains leaves what it has, and from where it goes on: the fine-tuning, and the
+    methods that decide while they train. What they hold must be of the same ``model`` and ``data``.
 
     Raises ``UnreachableTargetError`` or ``NothingToCompressError``, before any work if shapes can tell,
     ``DatasetError`` for data that does not serve, ``NumericalError`` for values that are not finite, ``ValueError``
@@ -83,14 +84,23 @@ def sweep(
     check(shape, recipe)  # refuses what no data could make possible
 
     recipes = singles(recipe)
-    with divided(checkpoints if recipe.finetune else None, len(recipes)) as kept:
+    with divided(checkpoints if recipe.finetune or isinstance(recipe, TrainedRecipe) else None, len(recipes)) as kept:
         found = [
             compressed_before(each, single, original) if each else None
             for each, single in zip(kept, recipes, strict=True)
         ]
         results = [Reached(single, *each) if each else None for each, single in zip(found, recipes, strict=True)]
-        missing = [single for single, result in zip(recipes, results, strict=True) if result is None]
-        made = iter(reach(missing, original, shape, prepared, clock))
+        missing = [index for index, result in enumerate(results) if result is None]
+        made = iter(
+            reach(
+                [recipes[index] for index in missing],
+                original,
+                shape,
+                prepared,
+                clock,
+                [kept[index] for index in missing],
+            )
+        )
         reached = [result or next(made) for result in results]
 
         tuned: list[Distilled | None] = [None] * len(reached)

@@ -5,6 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
 FINETUNE_EPOCHS = 30  # where nothing says how long
+CHECKPOINT_SECONDS = 300  # between two of what trains, unless a fine-tuning says otherwise
 
 LATENCY_BATCH = 1  # where nothing says of how many images
 
@@ -76,7 +77,7 @@ class Finetune(BaseModel):
     ] = 5
     checkpoint_seconds: Annotated[
         float, Field(gt=0, description="Between two checkpoints, from which a job that lost its worker goes on")
-    ] = 300
+    ] = CHECKPOINT_SECONDS
 
     @model_validator(mode="before")
     @classmethod

@@ -10,6 +10,7 @@ from torch import nn
 
 from core import measure, methods
 from core.allocate import Target, allocate, ratio_target, reachable_ratio, target_of
+from core.checkpoints import Checkpoints
 from core.data import BATCH, Prepared
 from core.errors import DatasetError, UnreachableTargetError
 from core.evidence import Spectrum
@@ -47,9 +48,16 @@ class Reached:
 
 
 def reach(
-    recipes: Sequence[AnyRecipe], model: nn.Module, shape: ModelShape, data: Prepared, on_progress: OnProgress
+    recipes: Sequence[AnyRecipe],
+    model: nn.Module,
+    shape: ModelShape,
+    data: Prepared,
+    on_progress: OnProgress,
+    checkpoints: Sequence[Checkpoints | None] = (),
 ) -> list[Reached]:
     """A model for each of ``recipes``, which differ in their ratios alone. ``model`` is left as it is.
+
+    ``checkpoints``: of each, where a method that trains leaves what it has; none: nowhere.
 
     Raises ``UnreachableTargetError`` where the device or the data tell that a goal cannot be reached.
     """
@@ -74,14 +82,20 @@ def reach(
             ]
         case _:
             published = cast(Sequence[LiteratureRecipe], recipes)
-            runs = zip(published, shares(on_progress, len(published)), strict=True)
-            return [_by_method(each, model, shape, data, part) for each, part in runs]
+            places = checkpoints or [None] * len(published)
+            runs = zip(published, shares(on_progress, len(published)), places, strict=True)
+            return [_by_method(each, model, shape, data, part, place) for each, part, place in runs]
 
 
 def _by_method(
-    recipe: LiteratureRecipe, model: nn.Module, shape: ModelShape, data: Prepared, on_progress: OnProgress
+    recipe: LiteratureRecipe,
+    model: nn.Module,
+    shape: ModelShape,
+    data: Prepared,
+    on_progress: OnProgress,
+    checkpoints: Checkpoints | None,
 ) -> Reached:
-    smaller, plan, spectra = methods.run(recipe, model, shape, data, on_progress)
+    smaller, plan, spectra = methods.run(recipe, model, shape, data, on_progress, checkpoints)
     return Reached(recipe, smaller, plan, spectra=spectra)
 
 

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from core.checkpoints import Checkpoints
 from core.data import Prepared
 from core.deciding import Deciders, dense_copy, train_
 from core.dry_run import gated
@@ -30,12 +31,17 @@ from vitpress.plan import Dense, Layer, Plan
 
 
 def vtp(
-    model: nn.Module, shape: ModelShape, data: Prepared, recipe: VtpRecipe, on_progress: OnProgress
+    model: nn.Module,
+    shape: ModelShape,
+    data: Prepared,
+    recipe: VtpRecipe,
+    on_progress: OnProgress,
+    checkpoints: Checkpoints | None = None,
 ) -> tuple[nn.Module, Plan]:
     """The smaller model and its plan. ``model`` is left as it is. Raises as ``core.deciding.train_`` does."""
     trained = dense_copy(model, shape)
     gates = Gates(trained, shape.layers)
-    learn_(gates, trained, model, data, recipe, on_progress)
+    learn_(gates, trained, model, data, recipe, on_progress, checkpoints)
     plan = gated(shape, recipe, gates.scores())
     return cut(trained, gates, plan.layers), plan
 
@@ -47,10 +53,11 @@ def learn_(
     data: Prepared,
     recipe: VtpRecipe | HybridRecipe,
     on_progress: OnProgress,
+    checkpoints: Checkpoints | None = None,
 ) -> None:
     """Train ``model`` and its ``gates``, which then are a part of its weights."""
     deciders = Deciders(list(gates.parameters()), recipe.gate_learning_rate, lambda: recipe.gate_penalty * gates.sum())
-    train_(model, teacher, data.calibration, recipe, deciders, on_progress)
+    train_(model, teacher, data.calibration, recipe, deciders, on_progress, checkpoints)
     gates.fold_()
 
 

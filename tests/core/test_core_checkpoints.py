@@ -1,16 +1,25 @@
 """Checkpoints of a whole compression: kept in a directory, and gone on from."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from core import measure
+from core import deciding, measure
 from core.checkpoints import InDirectory
-from core.pipeline import Compressed, compress
+from core.pipeline import Compressed, compress, sweep
 from core.progress import Progress, Stage
-from core.recipe import AnyRecipe, Finetune, FisherRecipe, SvdMagnitudeRecipe
+from core.recipe import (
+    AnyRecipe,
+    Finetune,
+    FisherRecipe,
+    HybridRecipe,
+    LoSparseRecipe,
+    SvdMagnitudeRecipe,
+    VtpRecipe,
+)
 
 Batches = list[tuple[Tensor, Tensor]]
 
@@ -79,6 +88,69 @@ class TestACompression:
         assert tuned.plan == plain.plan
         assert sum(each.numel() for each in tuned.model.parameters()) == tuned.plan.parameters_after
         assert "finetune" in tuned.report.seconds
+
+
+TRAINED: dict[str, Any] = {"target_ratio": 0.4, "calibration_images": 64, "epochs": 6, "batch_size": 16}
+
+
+class TestAMethodThatTrains:
+    """It decides in the stage ``compress`` what goes, and that takes long."""
+
+    @pytest.fixture(autouse=True)
+    def _often(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(deciding, "CHECKPOINT_SECONDS", 1e-9)
+
+    def interrupted(
+        self, vit: nn.Module, recipe: AnyRecipe, batches: Batches, directory: Path, stage: Stage, after: float
+    ) -> None:
+        def cut_off(progress: Progress) -> None:
+            if progress.stage is stage and progress.fraction >= after:
+                raise _CutOffError
+
+        with pytest.raises(_CutOffError):
+            sweep(vit, recipe, batches, cut_off, InDirectory(directory))
+
+    @pytest.mark.parametrize(
+        ("method", "finetune"), [(VtpRecipe, None), (VtpRecipe, FINETUNE), (HybridRecipe, None), (LoSparseRecipe, None)]
+    )
+    def test_goes_on_where_it_was_cut_off_and_ends_as_an_undisturbed_one(
+        self, vit: nn.Module, batches: Batches, tmp_path: Path, method: type[AnyRecipe], finetune: Finetune | None
+    ) -> None:
+        recipe = method(**TRAINED, finetune=finetune)
+        undisturbed = compress(vit, recipe, batches)
+        self.interrupted(vit, recipe, batches, tmp_path, Stage.COMPRESS, after=0.5)
+        heard: list[Progress] = []
+        resumed = compress(vit, recipe, batches, heard.append, InDirectory(tmp_path))
+        assert min(each.fraction for each in heard if each.stage is Stage.COMPRESS and each.loss is not None) > 0.5
+        assert resumed.plan == undisturbed.plan
+        torch.testing.assert_close(resumed.model.state_dict(), undisturbed.model.state_dict(), rtol=0, atol=0)
+
+    def test_is_not_trained_again_once_it_is_done(self, vit: nn.Module, batches: Batches, tmp_path: Path) -> None:
+        recipe = LoSparseRecipe(**TRAINED)
+        undisturbed = compress(vit, recipe, batches)
+        self.interrupted(vit, recipe, batches, tmp_path, Stage.EVALUATE, after=0.0)
+        heard: list[Progress] = []
+        resumed = compress(vit, recipe, batches, heard.append, InDirectory(tmp_path))
+        assert [each.loss for each in heard if each.stage is Stage.COMPRESS and each.loss is not None] == []
+        torch.testing.assert_close(resumed.model.state_dict(), undisturbed.model.state_dict(), rtol=0, atol=0)
+
+    def test_of_a_sweep_trains_none_again_that_was_done(self, vit: nn.Module, batches: Batches, tmp_path: Path) -> None:
+        recipe = VtpRecipe(**TRAINED | {"target_ratio": None, "target_ratios": (0.3, 0.4)})
+        undisturbed = sweep(vit, recipe, batches)
+        self.interrupted(vit, recipe, batches, tmp_path, Stage.COMPRESS, after=0.75)
+        heard: list[Progress] = []
+        resumed = sweep(vit, recipe, batches, heard.append, InDirectory(tmp_path))
+        assert min(each.fraction for each in heard if each.stage is Stage.COMPRESS and each.loss is not None) > 0.75
+        for one, other in zip(resumed, undisturbed, strict=True):
+            torch.testing.assert_close(one.model.state_dict(), other.model.state_dict(), rtol=0, atol=0)
+
+    def test_of_another_recipe_starts_anew(self, vit: nn.Module, batches: Batches, tmp_path: Path) -> None:
+        self.interrupted(vit, VtpRecipe(**TRAINED), batches, tmp_path, Stage.COMPRESS, after=0.5)
+        other = VtpRecipe(**TRAINED | {"target_ratio": 0.3})
+        heard: list[Progress] = []
+        resumed = compress(vit, other, batches, heard.append, InDirectory(tmp_path))
+        assert min(each.fraction for each in heard if each.stage is Stage.COMPRESS and each.loss is not None) < 0.1
+        torch.testing.assert_close(resumed.model.state_dict(), compress(vit, other, batches).model.state_dict())
 
 
 def steps_done_before(done: Compressed) -> int | None:
