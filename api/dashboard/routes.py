@@ -3,10 +3,20 @@
 from fastapi import APIRouter, FastAPI
 from fastapi.responses import RedirectResponse
 
-from api.dashboard import admin_page, compare_page, job_page, jobs_page, reference_page, sign_in, static, team_page
+from api.dashboard import (
+    admin_page,
+    compare_page,
+    job_page,
+    jobs_page,
+    reference_page,
+    report_page,
+    sign_in,
+    static,
+    team_page,
+)
 from api.dashboard.visitor import SignInNeededError, to_sign_in
 
-PAGES = (reference_page, sign_in, jobs_page, job_page, compare_page, team_page, admin_page)
+PAGES = (reference_page, sign_in, jobs_page, job_page, report_page, compare_page, team_page, admin_page)
 
 _start = APIRouter()
 

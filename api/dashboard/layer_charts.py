@@ -1,0 +1,216 @@
+"""The charts of a report that go layer by layer: what each kept, and what it was cut from."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import altair as alt
+
+from api.dashboard import charts
+from api.dashboard.report_charts import AFTER, BEFORE, WIDTH, Drawn, Row
+from core.evidence import Spectrum
+from vitpress.plan import Attention, Dense, FeedForward, Layer, LowRank, LowRankSparse, Plan
+
+PARTS = {
+    "qkv": "The map to queries, keys and values (qkv)",
+    "proj": "The map behind attention (proj)",
+    "fc1": "The first map of feed-forward blocks (fc1)",
+    "fc2": "The second map of feed-forward blocks (fc2)",
+    "linear": "Other linear maps",
+    "units": "Hidden units of feed-forward blocks",
+    "queries_keys": "Dimensions of queries and keys, of all heads together",
+    "values": "Dimensions of values, of all heads together",
+    "heads": "Heads",
+}
+UNITS = {
+    "nats": "predicted loss of one, nats an image",
+    "weight_energy": "½σ², energy of the weights",
+    "output_variance": "½σ², variance of the outputs",
+}
+LEAST = 1e-7  # of the largest component: what is below is noise, and would make all else flat
+COLUMNS = 3
+
+_BLOCK = re.compile(r"(.*\d)\.(?:attn|mlp|self_attn|attention)\b.*")
+
+
+def kept(plan: Plan) -> Drawn:
+    """Heads, dimensions, widths and ranks that are left, as a map of blocks by what they have."""
+    cells = [cell for layer in plan.layers for cell in _sizes(layer)]
+    blocks = list(dict.fromkeys(_block(layer.path) for layer in plan.layers))
+    columns = [name for name in _ORDER if any(cell["what"] == name for cell in cells)]
+    rows: list[Row] = [
+        (
+            layer.path,
+            ", ".join(f"{cell['what']} {cell['left']} of {cell['whole']}" for cell in _sizes(layer)) or "as it was",
+            f"{layer.parameters_before:,}",
+            f"{layer.parameters_after:,}",
+            f"{100 * layer.parameters_after / layer.parameters_before:.1f} %",
+        )
+        for layer in plan.layers
+    ]
+    figure = None
+    if cells:
+        base = alt.Chart(alt.InlineData(values=cells)).encode(
+            x=alt.X("what:N", title=None, sort=columns, scale=alt.Scale(domain=columns)).axis(
+                orient="top", domain=False, labelAngle=0 if len(columns) <= 5 else -40, labelLimit=80
+            ),
+            y=alt.Y("block:N", title=None, sort=blocks, scale=alt.Scale(domain=blocks)).axis(
+                grid=False, labelLimit=120
+            ),
+        )
+        figure = charts.draw(
+            alt.layer(
+                base.mark_rect(stroke="var(--surface)", strokeWidth=2, cornerRadius=4, fill=AFTER).encode(
+                    fillOpacity=alt.FillOpacity(
+                        "fraction:Q", scale=alt.Scale(domain=[0, 1], range=[0.06, 0.6]), legend=None
+                    ),
+                    description="text:N",
+                ),
+                base.mark_text(fontSize=11, fill="var(--text)").encode(text="left:Q"),
+            ).properties(width=WIDTH - 20, height={"step": 26}),
+            title="What each block kept",
+            description="Numbers are what is left, the shade is the share of what was there. Where there is no field, "
+            "that size is as it was.",
+        )
+    head = ("Layer", "Kept", "Parameters before", "After", "Left")
+    return Drawn("kept", "Rank and width kept", figure, head, rows)
+
+
+_ORDER = ("heads", "q, k", "v", "qkv rank", "proj rank", "inputs", "width", "fc1 rank", "fc2 rank", "rank", "neurons")
+
+
+def _sizes(layer: Layer) -> list[dict[str, Any]]:
+    """What of the layer is smaller than it was. A rank is one of as many as the map could have."""
+    found: list[tuple[str, int | None, int]] = []
+    match layer:
+        case Attention():
+            read = layer.heads * (2 * layer.qk_dim + layer.v_dim)
+            found = [
+                ("heads", layer.heads, layer.heads_before),
+                ("q, k", layer.qk_dim, layer.head_dim_before),
+                ("v", layer.v_dim, layer.head_dim_before),
+                ("qkv rank", layer.qkv_rank, min(layer.in_features, read)),
+                ("proj rank", layer.proj_rank, min(layer.heads * layer.v_dim, layer.out_features)),
+                ("inputs", layer.inputs, layer.in_features),
+            ]
+        case FeedForward():
+            found = [
+                ("width", layer.width, layer.width_before),
+                ("fc1 rank", layer.fc1_rank, min(layer.in_features, layer.width)),
+                ("fc2 rank", layer.fc2_rank, min(layer.width, layer.out_features)),
+                ("inputs", layer.inputs, layer.in_features),
+            ]
+        case LowRank():
+            found = [("rank", layer.rank, min(layer.in_features, layer.out_features))]
+        case LowRankSparse():
+            found = [
+                ("rank", layer.rank, min(layer.in_features, layer.out_features)),
+                ("neurons", layer.neurons, layer.out_features),
+            ]
+        case Dense():
+            pass
+    return [
+        {
+            "block": _block(layer.path),
+            "what": what,
+            "left": left,
+            "whole": whole,
+            "fraction": left / whole,
+            "text": f"{layer.path}: {what} {left} of {whole}",
+        }
+        for what, left, whole in found
+        if left is not None and left != whole
+    ]
+
+
+def _block(path: str) -> str:
+    """Attention and feed-forward of one block go into one line."""
+    found = _BLOCK.fullmatch(path)
+    return found[1] if found else path
+
+
+def spectra(found: Sequence[Spectrum]) -> list[Drawn]:
+    """One chart for each kind of part, with a panel for each layer that has it."""
+    drawn = []
+    for part, title in PARTS.items():
+        of_part = [each for each in found if each.part == part]
+        if of_part:
+            drawn.append(_spectra(part, title, of_part))
+    return drawn
+
+
+def _spectra(part: str, title: str, found: Sequence[Spectrum]) -> Drawn:
+    largest = max((point.loss for each in found for point in each.points), default=0.0)
+    values = [value for each in found for value in _points(each, part, LEAST * largest)]
+    layers = list(dict.fromkeys(str(each["layer"]) for each in values))
+    columns = min(COLUMNS, len(layers))
+    panel = (WIDTH - 30) // columns - 14
+    figure = None
+    if largest > 0:
+        fate = alt.Color(
+            "fate:N",
+            scale=alt.Scale(domain=["kept", "given up"], range=[AFTER, BEFORE]),
+            legend=alt.Legend(title=None, orient="top", symbolType="square", symbolOpacity=1),
+        )
+        figure = charts.draw(
+            alt.Chart(alt.InlineData(values=values))
+            .mark_area(opacity=0.85, line={"strokeWidth": 1.5})
+            .encode(
+                x=alt.X("component:Q", title=None, scale=alt.Scale(zero=False, nice=False)).axis(
+                    tickCount=2, format="~s"
+                ),
+                y=alt.Y("loss:Q", title=None, scale=alt.Scale(type="log", nice=False)).axis(
+                    tickCount=3, format="~e", grid=True
+                ),
+                y2="least:Q",
+                color=fate,
+            )
+            .properties(width=panel, height=64)
+            .facet(
+                facet=alt.Facet(
+                    "layer:N", title=None, sort=layers, header=alt.Header(labelColor="var(--text)", labelFontSize=11)
+                ),
+                columns=columns,
+                spacing=12,
+            ),
+            title=title,
+            description=f"From the most important component on; upwards: {UNITS[found[0].unit]}, on a log scale.",
+        )
+    rows = [
+        (
+            each.path,
+            f"{each.kept:,}",
+            f"{each.count:,}",
+            f"{each.points[0].loss:.3g}" if each.points else "–",
+            _at(each),
+        )
+        for each in found
+    ]
+    head = ("Layer", "Kept", "Of", "Largest", "At the cut")
+    return Drawn(f"spectra-{part}", title, figure, head, rows)
+
+
+def _points(spectrum: Spectrum, part: str, least: float) -> list[dict[str, Any]]:
+    """Both areas have the point at the cut, so that no gap is between them."""
+    kept = [point for point in spectrum.points if point.component <= spectrum.kept]
+    fates = {
+        "kept": kept,
+        "given up": [*kept[-1:], *spectrum.points[len(kept) :]] if spectrum.points[len(kept) :] else [],
+    }
+    return [
+        {
+            "layer": spectrum.path if part == "linear" else _block(spectrum.path),
+            "component": point.component,
+            "loss": max(point.loss, least),
+            "least": least,
+            "fate": fate,
+        }
+        for fate, points in fates.items()
+        for point in points
+    ]
+
+
+def _at(spectrum: Spectrum) -> str:
+    """The last component that is kept, of those that are known."""
+    kept = [point.loss for point in spectrum.points if point.component <= spectrum.kept]
+    return f"{kept[-1]:.3g}" if kept else "–"

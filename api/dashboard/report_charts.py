@@ -1,0 +1,313 @@
+"""The charts of a report. Before is always one colour and one shape, after another, in whatever chart."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import altair as alt
+from markupsafe import Markup
+
+from api.dashboard import charts
+from core.evidence import ConfusionCell, LatencySamples
+from core.report import LayerCheck, Proportion, Report, SweepReport
+
+WIDTH = 380  # pixels of a plot: on a phone it is as wide as the screen, on a desk two stand side by side
+BEFORE, AFTER = "var(--chart-2)", "var(--chart-1)"
+SIDES = ("before", "after")
+MOST_CLASSES = 30  # on a heat map
+MOST_PAIRS = 16
+BINS = 24
+TAIL = 0.98  # latencies above this share of all are in the last bin
+
+Row = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A chart, with its numbers as a table. ``figure``: None where there is nothing to draw."""
+
+    key: str
+    title: str
+    figure: Markup | None
+    head: Row
+    rows: Sequence[Row]
+
+
+def accuracy(report: Report | SweepReport, names: Sequence[str]) -> Drawn:
+    """Of the original and each model, by its parameters, with 95 % intervals; of several, the front as a line."""
+    reports = report.reports if isinstance(report, SweepReport) else (report,)
+    beaten = [row.dominated for row in report.table] if isinstance(report, SweepReport) else [False]
+    first = reports[0].before
+    points = [_point("original", "before", first.parameters, first.accuracy.top1, front=True)] + [
+        _point(name, "after", each.after.parameters, each.after.accuracy.top1, front=not worse)
+        for name, each, worse in zip(names, reports, beaten, strict=True)
+    ]
+    base = alt.Chart(alt.InlineData(values=points)).encode(
+        x=alt.X("parameters:Q", title="Parameters", scale=alt.Scale(zero=False, padding=30, nice=False)).axis(
+            format="~s", tickCount=4
+        ),
+        y=alt.Y("top1:Q", title="Top-1 accuracy", scale=alt.Scale(zero=False, padding=12)).axis(
+            format=".1%", tickCount=5
+        ),
+    )
+    layers: list[alt.Chart] = [
+        base.transform_filter("datum.front")
+        .mark_line(stroke="var(--muted)", strokeDash=[3, 3])
+        .encode(order="parameters:Q"),
+        base.mark_rule(strokeWidth=2).encode(y="low:Q", y2="high:Q", color=_side(legend=False)),
+        base.mark_point(size=110, filled=True, opacity=1).encode(color=_side(legend=False), shape=_shape()),
+        base.mark_text(align="left", dx=9, dy=-9, fontSize=12, fill="var(--text)").encode(text="name:N"),
+    ]
+    drawn = charts.draw(
+        alt.layer(*layers).properties(width=WIDTH, height=220),
+        title="Accuracy against size",
+        description="Top-1 accuracy on the evaluation images, with 95 % Wilson intervals."
+        + (" The line joins the models that no other beats." if len(reports) > 1 else ""),
+    )
+    rows = [(str(point["name"]), f"{point['parameters']:,}", *_interval(point)) for point in points]
+    return Drawn("accuracy", "Accuracy against size", drawn, ("Model", "Parameters", "Top-1", "95 % interval"), rows)
+
+
+def _point(name: str, side: str, parameters: int, top1: Proportion, *, front: bool) -> dict[str, Any]:
+    return {
+        "name": name,
+        "side": side,
+        "parameters": parameters,
+        "top1": top1.value,
+        "low": top1.low,
+        "high": top1.high,
+        "front": front,
+    }
+
+
+def _interval(point: Mapping[str, Any]) -> tuple[str, str]:
+    return f"{100 * point['top1']:.2f} %", f"{100 * point['low']:.2f} – {100 * point['high']:.2f} %"
+
+
+def self_check(checks: Sequence[LayerCheck]) -> Drawn:
+    """Predicted against measured, both in millinats; on the diagonal they are the same."""
+    rows = [
+        (
+            check.path,
+            "–" if check.predicted_loss is None else f"{1e3 * check.predicted_loss:.3g}",
+            f"{1e3 * check.measured_kl:.3g}",
+            f"{check.measured_kl / check.predicted_loss:.2f}" if check.predicted_loss else "–",
+        )
+        for check in checks
+    ]
+    told = [
+        {
+            "path": check.path,
+            "kind": "attention" if "attn" in check.path else "other layers",
+            "predicted": 1e3 * check.predicted_loss,
+            "measured": 1e3 * check.measured_kl,
+        }
+        for check in checks
+        if check.predicted_loss is not None and check.predicted_loss > 0 and check.measured_kl > 0
+    ]
+    figure = None
+    if told:
+        values = [float(str(each[axis])) for each in told for axis in ("predicted", "measured")]
+        ends = [min(values) / 1.5, max(values) * 1.5]
+        scale = alt.Scale(type="log", domain=ends, nice=False)
+        axis = alt.Axis(format="~g", tickCount=4, grid=True)
+        line = alt.Chart(alt.InlineData(values=[{"predicted": each, "measured": each} for each in ends]))
+        base = alt.Chart(alt.InlineData(values=told))
+        kinds = list(dict.fromkeys(str(each["kind"]) for each in told))
+        x = alt.X("predicted:Q", title="Predicted, millinats an image", scale=scale, axis=axis)
+        y = alt.Y("measured:Q", title="Measured, millinats an image", scale=scale, axis=axis)
+        legend = alt.Legend(title=None, orient="top") if len(kinds) > 1 else None
+        colours = alt.Scale(domain=kinds, range=["var(--chart-1)", "var(--chart-2)"][: len(kinds)])
+        shapes = alt.Scale(domain=kinds, range=["circle", "square"][: len(kinds)])
+        figure = charts.draw(
+            alt.layer(
+                line.mark_line(stroke="var(--muted)", strokeDash=[3, 3]).encode(x=x, y=y),
+                base.mark_point(size=90, filled=True, opacity=0.9).encode(
+                    x=x,
+                    y=y,
+                    color=alt.Color("kind:N", scale=colours, legend=legend),
+                    shape=alt.Shape("kind:N", scale=shapes, legend=legend),
+                    description="path:N",
+                ),
+            ).properties(width=WIDTH, height=WIDTH * 0.7),
+            title="Predicted and measured loss of each layer",
+            description="A point a layer. Above the line it costs more than was predicted, below it less.",
+        )
+    head = ("Layer", "Predicted, mnat", "Measured, mnat", "Measured / predicted")
+    return Drawn("self-check", "Predicted and measured loss", figure, head, rows)
+
+
+def latency(samples: Sequence[LatencySamples]) -> Drawn:
+    """Histograms by batch, of both sides over the same bins."""
+    panels = []
+    for each in samples:
+        both = sorted((*each.before_ms, *each.after_ms))
+        low, high = both[0], max(both[round(TAIL * (len(both) - 1))], both[0] * 1.01)
+        step = (high - low) / BINS
+        batch = f"batch {each.batch}: {each.measured:,} passes of each"
+        bars = [
+            {
+                "start": low + place * step,
+                "end": low + (place + 1) * step,
+                "side": side,
+                "share": count / len(times),
+            }
+            for side, times in (("before", each.before_ms), ("after", each.after_ms))
+            for place, count in enumerate(_histogram(times, low, step))
+        ]
+        panels.append(
+            alt.Chart(alt.InlineData(values=[bar for bar in bars if bar["share"]]))
+            .mark_rect(opacity=0.7)
+            .encode(
+                x=alt.X("start:Q", title="Milliseconds", scale=alt.Scale(domain=[low, high], nice=False)).axis(
+                    tickCount=5, format="~g"
+                ),
+                x2="end:Q",
+                y=alt.Y("share:Q", title="Share of passes").axis(format="~%", tickCount=3),
+                y2=alt.Y2Datum(0),
+                color=_side(legend=True),
+            )
+            .properties(width=WIDTH, height=110, title=alt.TitleParams(batch, fontSize=12, anchor="start"))
+        )
+    rows = [
+        (
+            str(each.batch),
+            side,
+            *(f"{_quantile(times, share):.3g}" for share in (0.0, 0.05, 0.5, 0.95, 1.0)),
+            f"{each.measured:,}",
+        )
+        for each in samples
+        for side, times in (("before", each.before_ms), ("after", each.after_ms))
+    ]
+    figure = charts.draw(
+        alt.vconcat(*panels),
+        title="Latency",
+        description="Wall time of single forward passes on the worker, both models turn about. The last bar holds the "
+        "slowest 2 % as well.",
+    )
+    head = ("Batch", "Side", "Least, ms", "5 %", "Median", "95 %", "Most", "Passes")
+    return Drawn("latency", "Latency", figure, head, rows)
+
+
+def _histogram(times: Sequence[float], low: float, step: float) -> list[int]:
+    counts = [0] * BINS
+    for each in times:
+        counts[min(BINS - 1, int((each - low) / step))] += 1
+    return counts
+
+
+def _quantile(ascending: Sequence[float], share: float) -> float:
+    return ascending[round(share * (len(ascending) - 1))]
+
+
+def confusion(cells: Sequence[ConfusionCell], names: Sequence[str]) -> list[Drawn]:
+    """What changed in the answers by class: the pairs that changed most and, of few classes, all on a map."""
+    changed = [cell for cell in cells if cell.before != cell.after]
+    wrong = sorted(
+        (cell for cell in changed if cell.label != cell.answer), key=lambda cell: -abs(cell.after - cell.before)
+    )
+    drawn = [_pairs(wrong, names)]
+    if len(names) <= MOST_CLASSES:
+        drawn.insert(0, _map(changed, names))
+    return drawn
+
+
+def _map(changed: Sequence[ConfusionCell], names: Sequence[str]) -> Drawn:
+    head = ("Label", "Answer", "Before", "After", "Change")
+    rows = [_row(cell, names) for cell in changed]
+    if not changed:
+        return Drawn("confusion", "Answers by class", None, head, rows)
+    values = [_cell(cell, names) for cell in changed]
+    size = max(18, min(44, WIDTH // max(1, len(names))))
+    axis = alt.Axis(domain=False, grid=False, labelLimit=90)
+    order = list(names)
+    base = alt.Chart(alt.InlineData(values=values)).encode(
+        x=alt.X("answer:N", title="Answer", sort=order, scale=alt.Scale(domain=order)).axis(
+            domain=False, labelAngle=-50, labelLimit=90
+        ),
+        y=alt.Y("label:N", title="Label", sort=order, scale=alt.Scale(domain=order), axis=axis),
+    )
+    most = max(abs(cell.after - cell.before) for cell in changed)
+    cells: list[alt.Chart] = [
+        base.mark_rect(stroke="var(--surface)", strokeWidth=1, cornerRadius=3).encode(
+            fill=alt.Fill(
+                "kind:N",
+                scale=alt.Scale(domain=["better", "worse"], range=["var(--chart-1)", "var(--chart-2)"]),
+                legend=alt.Legend(title=None, orient="top", symbolType="square"),
+            ),
+            fillOpacity=alt.FillOpacity(
+                "size:Q", scale=alt.Scale(type="sqrt", domain=[0, most], range=[0.12, 0.75]), legend=None
+            ),
+            description="text:N",
+        )
+    ]
+    if len(names) <= 15:
+        cells.append(base.mark_text(fontSize=11, fill="var(--text)").encode(text="delta:N"))
+    figure = charts.draw(
+        alt.layer(*cells).properties(width=size * len(names), height=size * len(names)),
+        title="How the answers changed, by class",
+        description="After less before, in images. On the diagonal more is better, elsewhere fewer is.",
+    )
+    return Drawn("confusion", "Answers by class", figure, head, rows)
+
+
+def _pairs(wrong: Sequence[ConfusionCell], names: Sequence[str]) -> Drawn:
+    values = [
+        _cell(cell, names) | {"pair": f"{_name(cell.label, names)} → {_name(cell.answer, names)}"}
+        for cell in wrong[:MOST_PAIRS]
+    ]
+    figure = None
+    if values:
+        order = [each["pair"] for each in values]
+        base = alt.Chart(alt.InlineData(values=values)).encode(
+            y=alt.Y("pair:N", title=None, sort=order).axis(labelLimit=190, grid=False),
+            x=alt.X("change:Q", title="More or fewer images").axis(format="+d", tickMinStep=1, tickCount=5, grid=True),
+        )
+        figure = charts.draw(
+            base.mark_bar(cornerRadius=2, height={"band": 0.62})
+            .encode(
+                color=alt.Color(
+                    "kind:N",
+                    scale=alt.Scale(domain=["better", "worse"], range=["var(--chart-1)", "var(--chart-2)"]),
+                    legend=None,
+                ),
+                description="text:N",
+            )
+            .properties(width=WIDTH - 130, height={"step": 24}),
+            title="The confusions that changed most",
+            description="Label → wrong answer: how many more images, or fewer, are so mistaken after the compression.",
+        )
+    head = ("Label", "Answer", "Before", "After", "Change")
+    return Drawn("pairs", "Confusions that changed most", figure, head, [_row(each, names) for each in wrong[:100]])
+
+
+def _cell(cell: ConfusionCell, names: Sequence[str]) -> dict[str, Any]:
+    change = cell.after - cell.before
+    label, answer = _name(cell.label, names), _name(cell.answer, names)
+    return {
+        "label": label,
+        "answer": answer,
+        "change": change,
+        "delta": f"{change:+d}".replace("-", "−"),
+        "size": abs(change),
+        "kind": "better" if (change > 0) == (cell.label == cell.answer) else "worse",
+        "text": f"{label} answered {answer}: {cell.before} before, {cell.after} after",
+    }
+
+
+def _row(cell: ConfusionCell, names: Sequence[str]) -> Row:
+    change = f"{cell.after - cell.before:+d}".replace("-", "−")
+    return _name(cell.label, names), _name(cell.answer, names), str(cell.before), str(cell.after), change
+
+
+def _name(label: int, names: Sequence[str]) -> str:
+    return names[label] if label < len(names) else str(label)
+
+
+def _side(*, legend: bool) -> alt.Color:
+    shown = alt.Legend(title=None, orient="top", symbolType="square", symbolOpacity=1) if legend else None
+    return alt.Color("side:N", scale=alt.Scale(domain=list(SIDES), range=[BEFORE, AFTER]), legend=shown)
+
+
+def _shape() -> alt.Shape:
+    return alt.Shape("side:N", scale=alt.Scale(domain=list(SIDES), range=["diamond", "circle"]), legend=None)
