@@ -4,6 +4,7 @@ The URLs may be those of servers that the test started for itself, or of proxies
 a death is noticed within seconds; what a test needs otherwise, it sets.
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -14,14 +15,17 @@ from types import TracebackType
 from typing import Any, Self
 
 import httpx
-from sqlalchemy import Engine
+from gate import Gate, gate
+from PIL import Image
+from sqlalchemy import Engine, select
 
 import processes
 import services
+from core.progress import Stage
 from migrations.upgrade import upgrade
-from store.session import engine
+from store.session import engine, transaction
 from store.settings import Settings
-from store.tables import JobState
+from store.tables import Job, JobState, OwnDataset
 
 SECONDS = 120  # for whatever is waited for, on a busy machine
 JOB: dict[str, Any] = {  # the least that a real compression takes
@@ -47,13 +51,16 @@ class House:
     """
 
     def __init__(self, database_url: str, broker_url: str, directory: Path, **settings: str) -> None:
-        self.directory = directory
+        self.directory, self.temporary = directory, directory / "tmp"
         self.environment = SHORT | {
             "VITPRESS_DATA_DIR": str(directory),
             "VITPRESS_DATABASE_URL": database_url,
             "VITPRESS_BROKER_URL": broker_url,
+            "VITPRESS_DATASET_ROOTS": json.dumps([str(directory)]),
+            "TMPDIR": str(self.temporary),
             **settings,
         }
+        self.temporary.mkdir()
         self.port = services.free_port()
         self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=30, trust_env=False)
 
@@ -82,7 +89,8 @@ class House:
             subprocess.Popen(command, env=environment, stdout=output, stderr=output) as process,
         ):
             try:
-                services.wait_until(self.answers, SECONDS)
+                services.wait_until(lambda: process.poll() is not None or self.answers(), SECONDS)
+                assert process.poll() is None, self.log("api").read_text()
                 yield process
             finally:
                 process.kill()
@@ -105,6 +113,21 @@ class House:
         answer = self.http.post("/v1/jobs", json=JOB | changes)
         assert answer.status_code == 202, answer.text
         return str(answer.json()["id"])
+
+    def submit_check(self, name: str) -> str:
+        """The id of the job that checks a dataset of two images: work of a second, without torch."""
+        folder = self.directory / "datasets" / name
+        for number, label in enumerate(("cat", "dog")):
+            (folder / label).mkdir(parents=True)
+            Image.new("L", (8, 8), 100 * number).save(folder / label / "0.png")
+        answer = self.http.post("/v1/datasets", json={"name": name, "directory": str(folder)})
+        assert answer.status_code == 202, answer.text
+        with transaction(self.database(), read_only=True) as session:
+            check = select(Job.id).join(OwnDataset, OwnDataset.id == Job.subject_id).where(OwnDataset.name == name)
+            return session.execute(check).scalar_one()
+
+    def gate(self, job_id: str, stage: Stage, attempt: int) -> AbstractContextManager[Gate]:
+        return gate(self.environment["VITPRESS_DATABASE_URL"], job_id, stage, attempt)
 
     def job(self, job_id: str) -> Mapping[str, Any]:
         answer = self.http.get(f"/v1/jobs/{job_id}")
