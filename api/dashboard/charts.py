@@ -35,6 +35,7 @@ _LINK = re.compile(
     rf'<a xlink:href="(?:{re.escape(_BASE)})?(/[^"]*)"[^>]*>'
     r'<(\w+) aria-label="([^"]*)" role="[^"]*"(?: aria-roledescription="[^"]*")?'
 )
+_NAMELESS = re.compile(r' role="graphics-(?:object|symbol)" aria-roledescription="[a-z]+ mark container"')
 _FRAME = re.compile(r"<svg [^>]*?viewBox=\"([^\"]*)\"[^>]*>")
 
 
@@ -47,6 +48,7 @@ def draw(chart: alt.TopLevelMixin, *, title: str, description: str) -> Markup:
     specification["config"] = CONFIG
     svg = vl_convert.vegalite_to_svg(specification)
     svg, links = _LINK.subn(r'<a href="\1" aria-label="\3"><\2 aria-hidden="true"', svg)
+    svg = _NAMELESS.sub("", svg)  # a thing that a reader stops at has to be called something
     role = "group" if links else "img"  # what is inside a picture, nobody can go to
     frame = Markup('<svg xmlns="http://www.w3.org/2000/svg" viewBox="{}" role="{}" aria-label="{}">')
     opening = _FRAME.match(svg)
