@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -61,9 +62,17 @@ class Tab:
             self.watch.forgive(f"{status}")
         return self.page
 
+    def saw(self, *parts: str) -> None:
+        """Waits until each of ``parts`` has gone wrong, as the test wants it to, and forgives that."""
+        deadline = time.monotonic() + TIMEOUT_MS / 1000
+        while not all(any(part in each for each in self.watch.wrong) for part in parts):
+            assert time.monotonic() < deadline, (parts, self.watch.wrong)
+            self.page.wait_for_timeout(20)  # meanwhile its events come in
+        self.watch.wrong.clear()
+
     def sign_in(self, key: str) -> None:
         self.open("/sign-in")
-        self.page.get_by_label("Key").fill(key)
+        self.page.get_by_label("API key").fill(key)
         self.page.get_by_role("button", name="Sign in").click()
         self.page.wait_for_url("**/jobs")
 

@@ -49,3 +49,21 @@ def tab(browser: Browser, service: Service) -> Iterator[Opens]:
     for each in tabs:
         each.context.close()
     assert [each.watch.wrong for each in tabs if each.watch.wrong] == []
+
+
+@pytest.fixture(scope="session")
+def lena(service: Service) -> Person:
+    """One who may submit."""
+    return service.person("lena")
+
+
+@pytest.fixture(scope="session")
+def finished(lena: Person) -> list[str]:
+    """Two jobs of hers that have succeeded, the second one a sweep."""
+    ids = [
+        lena.submit(name="half of it"),
+        lena.submit(name="two sizes", recipe={"method": "svd", "target_ratios": [0.3, 0.6], "calibration_images": 32}),
+    ]
+    for job_id in ids:
+        lena.wait(job_id)
+    return ids
