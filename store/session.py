@@ -25,10 +25,10 @@ ANSWER_SECONDS = STATEMENT_SECONDS + 5  # then it is not the statement that hang
 POOL_SECONDS = 5
 _POSTGRES_OPTIONS = {
     "connect_timeout": 5,
-    "keepalives_idle": 10,
-    "keepalives_interval": 5,
+    "keepalives_idle": 5,  # a dead line is noticed before a lease lapses for it
+    "keepalives_interval": 2,
     "keepalives_count": 2,
-    "tcp_user_timeout": ANSWER_SECONDS * 1000,
+    "tcp_user_timeout": 9000,  # ms
 }
 # What the server does about a client that vanished in the middle of a transaction, whose locks others wait for.
 _POSTGRES_SESSION = f"""
