@@ -5,7 +5,7 @@ import { tell } from "./times.js";
 
 const LIVELY = 3000;
 const CALM = 15000;
-const MOST_AT_ONCE = 40; // what /compare takes
+const MOST_AT_ONCE = 16; // what /compare takes
 const news = document.getElementById("news");
 
 const live = () => document.querySelector("[data-live]");
