@@ -74,4 +74,5 @@ USER 10001:10001
 EXPOSE 8000
 HEALTHCHECK --interval=15s --timeout=5s --start-period=20s --retries=3 \
     CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:8000/healthz', timeout=4)"]
-CMD ["uvicorn", "api.serve:app", "--factory", "--host", "0.0.0.0", "--port", "8000", "--timeout-graceful-shutdown", "10"]
+CMD ["uvicorn", "api.serve:app", "--factory", "--http", "api.protocol:Impatient", "--host", "0.0.0.0", "--port", "8000", \
+    "--timeout-graceful-shutdown", "10"]

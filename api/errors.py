@@ -67,6 +67,7 @@ DATABASE_UNREACHABLE = (sql.OperationalError, sql.InterfaceError, sql.TimeoutErr
 # What any route with a JSON body may answer.
 BODY_STATUSES = (
     HTTPStatus.BAD_REQUEST,
+    HTTPStatus.REQUEST_TIMEOUT,
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
 )

@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bound_contextvars
 
 MAX_BODY_BYTES = 1 << 20  # hundreds of times the largest sensible job
+BODY_SECONDS = 30.0  # for all of it: bodies are read before anybody asks who sends them
 UPLOADS, UPLOAD_MEDIA_TYPE = "/v1/uploads", "application/offset+octet-stream"
 TUS_VERSION = "1.0.0"
 
@@ -39,7 +40,7 @@ class RequestId:
 
 
 class BodyLimit:
-    """Ends the reading of a body that is, or says that it is, larger than ``MAX_BODY_BYTES``.
+    """Ends the reading of a body that is, or says that it is, larger than ``MAX_BODY_BYTES``, or takes too long.
 
     Starlette's own limit answers in plain text; this one raises where the route reads, so that it becomes a problem.
     Bodies of uploads have the limit that their routes know.
@@ -52,13 +53,21 @@ class BodyLimit:
         if scope["type"] != "http" or _is_upload(scope):
             return await self.app(scope, receive, send)
         announced = Headers(scope=scope).get("content-length", "")
-        read = 0
+        read, deadline = 0, 0.0
+        is_whole = False  # from then on, all that can come is that the client hangs up
 
         async def receive_some() -> Message:
-            nonlocal read
+            nonlocal read, deadline, is_whole
             if announced.isdecimal() and int(announced) > MAX_BODY_BYTES:
                 raise _too_large()
-            message = await receive()
+            if is_whole:
+                return await receive()
+            deadline = deadline or anyio.current_time() + BODY_SECONDS
+            with anyio.CancelScope(deadline=deadline) as waiting:
+                message = await receive()
+            if waiting.cancelled_caught:
+                raise HTTPException(408, f"a body must be there within {BODY_SECONDS:.0f} s")
+            is_whole = not message.get("more_body", False)
             read += len(message.get("body", b""))
             if read > MAX_BODY_BYTES:
                 raise _too_large()

@@ -30,6 +30,7 @@ from worker.children import Child
 READY_SECONDS = 90  # the first start of a fresh installation compiles its byte code
 STOP_SECONDS = 12  # a worker's runner has 5 to end in, and the worker needs a moment before and after
 RESTARTS, RESTART_WINDOW_SECONDS = 5, 60
+SERVING = ("--factory", "--http", "api.protocol:Impatient")
 
 
 def up(
@@ -109,7 +110,7 @@ def _children(settings: Settings, host: str, port: int) -> list[Child]:
     return [
         *broker,
         child("worker", "celery", "--quiet", "-A", "worker.app", "worker", "--without-gossip", "--without-mingle"),
-        child("api", "uvicorn", "api.serve:app", "--factory", "--host", host, "--port", str(port)),
+        child("api", "uvicorn", "api.serve:app", *SERVING, "--host", host, "--port", str(port)),
     ]
 
 
