@@ -32,23 +32,14 @@ MANY = {"VITPRESS_MAX_ATTEMPTS": "9"}
 Worker = subprocess.Popen[bytes]
 
 
-@pytest.fixture
-def steps(house: House) -> Steps:
-    return Steps(house.database())
-
-
-def wait_for_stage(steps: Steps, job_id: str, stage: Stage, attempt: int) -> None:
+def wait_for_stage(house: House, job_id: str, stage: Stage, attempt: int) -> None:
     def there() -> bool:
-        job = steps.get(job_id)
-        assert not job.state.is_final, job.error
+        job = house.look(job_id)
+        assert not job.state.is_final, job
         assert job.attempt <= attempt
         return (job.attempt, job.stage) == (attempt, stage)
 
     services.wait_until(there, SECONDS)
-
-
-def wait_for_end(steps: Steps, *job_ids: str) -> None:
-    services.wait_until(lambda: all(steps.get(each).state.is_final for each in job_ids), 2 * SECONDS)
 
 
 def wait_until_gone(process: psutil.Process) -> None:
@@ -65,22 +56,20 @@ def last_stages(past: Past) -> list[str]:
     return [told[attempt] for attempt in sorted(told)]
 
 
-def assert_stored_whole(house: House, steps: Steps, job_id: str) -> None:
+def assert_stored_whole(house: House, job_id: str) -> None:
     blobs = Blobs.open(Settings(data_dir=house.directory))
-    artifacts = steps.do(jobs.artifacts, job_id)
+    artifacts = Steps(house.database()).do(jobs.artifacts, job_id)
     assert {"model.safetensors", "plan.json", "report.json"} <= {each.name for each in artifacts}
     for each in artifacts:
         content = b"".join(blobs.stream(each.blob_key))
         assert (len(content), hashlib.sha256(content).hexdigest()) == (each.size, each.sha256)
 
 
-def end_in_each(
-    house: House, steps: Steps, job_id: str, stages: Sequence[Stage], end: Callable[[Worker], None]
-) -> None:
+def end_in_each(house: House, job_id: str, stages: Sequence[Stage], end: Callable[[Worker], None]) -> None:
     """A worker for each of ``stages``, that is ended while its attempt at the job is in there."""
     for attempt, stage in enumerate(stages, 1):
         with house.gate(job_id, stage, attempt) as gate, house.worker(f"worker-{attempt}") as worker:
-            wait_for_stage(steps, job_id, stage, attempt)
+            wait_for_stage(house, job_id, stage, attempt)
             if stage is Stage.UPLOAD:  # all files are there, and the write is on its way that would make them count
                 services.wait_until(gate.somebody_waits, SECONDS)
             runner = processes.runner_of(worker.pid, job_id)
@@ -89,15 +78,16 @@ def end_in_each(
 
 
 class TestAKilledWorker:
+    @pytest.mark.timeout(1800)
     def test_costs_no_job_and_makes_no_second_result_whatever_the_stage(
-        self, house: House, steps: Steps, full: bool, figures: Figures
+        self, house: House, full: bool, figures: Figures
     ) -> None:
         stages = list(Stage) if full else [Stage.LOAD, Stage.UPLOAD]
         with house.api(**MANY):
             job_id = house.submit(**(TUNED if full else {}))
-        end_in_each(house, steps, job_id, stages, lambda worker: worker.kill())
+        end_in_each(house, job_id, stages, lambda worker: worker.kill())
         with house.worker("last"):
-            wait_for_end(steps, job_id)
+            house.wait_for_end(job_id)
         past = past_of(house, job_id)
         verdict = judge([job_id], [past])
         figures.record(
@@ -109,29 +99,29 @@ class TestAKilledWorker:
         assert verdict.is_clean, verdict
         assert (past.state, past.attempt) == (JobState.SUCCEEDED, len(stages) + 1)
         assert last_stages(past) == [*stages, Stage.UPLOAD]
-        assert_stored_whole(house, steps, job_id)
+        assert_stored_whole(house, job_id)
 
-    def test_leaves_no_temporary_file_once_another_has_swept(self, house: House, steps: Steps) -> None:
+    def test_leaves_no_temporary_file_once_another_has_swept(self, house: House) -> None:
         with house.api():
             job_id = house.submit_check("cats")
-        end_in_each(house, steps, job_id, [Stage.LOAD], lambda worker: worker.kill())
+        end_in_each(house, job_id, [Stage.LOAD], lambda worker: worker.kill())
         [left] = house.temporary.glob("vitpress-attempt-*")
         os.utime(left, (0, 0))
         with house.worker("last"):
-            wait_for_end(steps, job_id)
+            house.wait_for_end(job_id)
             services.wait_until(lambda: not left.exists(), SECONDS)
 
 
 class TestEverythingKilledAtOnce:
-    def test_what_was_accepted_is_done_after_the_restart(self, house: House, steps: Steps, figures: Figures) -> None:
+    def test_what_was_accepted_is_done_after_the_restart(self, house: House, figures: Figures) -> None:
         with house.api() as api, house.worker("first") as worker:
             ids = [house.submit_check("cats"), house.submit(), house.submit_check("dogs")]
-            services.wait_until(lambda: any(steps.get(each).state is JobState.RUNNING for each in ids), SECONDS)
+            services.wait_until(lambda: any(house.look(each).state is JobState.RUNNING for each in ids), SECONDS)
             for each in (psutil.Process(api.pid), psutil.Process(worker.pid), *processes.descendants(worker.pid)):
                 processes.kill(each)
         with house.api(), house.worker("second"):
             services.wait_until(lambda: all(house.ended(each) for each in ids[1:2]), 2 * SECONDS)  # as its user sees it
-            wait_for_end(steps, *ids)
+            house.wait_for_end(*ids)
         verdict = judge(ids, read(house.database()))
         figures.record(
             "kill -9 of API, worker and runner at once",
@@ -140,22 +130,20 @@ class TestEverythingKilledAtOnce:
             duplicates=len(verdict.duplicates),
         )
         assert verdict.is_clean, verdict
-        assert {steps.get(each).state for each in ids} == {JobState.SUCCEEDED}
+        assert {house.look(each).state for each in ids} == {JobState.SUCCEEDED}
 
 
 class TestAWorkerToldToStop:
     """SIGTERM. What it has at hand goes back to the queue, and that does not count as an attempt of the job's."""
 
-    def test_hands_its_job_back_within_its_grace(
-        self, house: House, steps: Steps, full: bool, figures: Figures
-    ) -> None:
+    def test_hands_its_job_back_within_its_grace(self, house: House, full: bool, figures: Figures) -> None:
         stages = list(Stage) if full else [Stage.LOAD, Stage.EVALUATE]
         with house.api():
             job_id = house.submit(**TUNED) if full else house.submit_check("cats")
         seconds = []
         for attempt, stage in enumerate(stages, 1):
             with house.gate(job_id, stage, attempt) as gate, house.worker(f"worker-{attempt}") as worker:
-                wait_for_stage(steps, job_id, stage, attempt)
+                wait_for_stage(house, job_id, stage, attempt)
                 since = time.monotonic()
                 runner = processes.runner_of(worker.pid, job_id)
                 worker.send_signal(signal.SIGTERM)
@@ -163,10 +151,10 @@ class TestAWorkerToldToStop:
                 gate.open()  # the worker's own writing waits there
                 assert worker.wait(SECONDS) == 0
                 seconds.append(time.monotonic() - since)
-                job = steps.get(job_id)
+                job = house.look(job_id)
                 assert (job.state, job.attempt, job.max_attempts) == (JobState.QUEUED, attempt, 3 + attempt)
         with house.worker("last"):
-            wait_for_end(steps, job_id)
+            house.wait_for_end(job_id)
         past = past_of(house, job_id)
         verdict = judge([job_id], [past])
         figures.record(
@@ -181,7 +169,7 @@ class TestAWorkerToldToStop:
         assert past.state is JobState.SUCCEEDED
         assert [each.message for each in past.moments if each.message] == ["the worker shut down"] * len(stages)
 
-    def test_does_not_wait_for_a_runner_that_hangs(self, house: House, steps: Steps, figures: Figures) -> None:
+    def test_does_not_wait_for_a_runner_that_hangs(self, house: House, figures: Figures) -> None:
         """Beyond the grace, that is: here 2 s."""
         with house.api():
             job_id = house.submit_check("cats")
@@ -193,22 +181,20 @@ class TestAWorkerToldToStop:
             assert worker.wait(SECONDS) == 0
             figures.record("SIGTERM to a worker whose runner hangs, grace 2 s", drain_seconds=time.monotonic() - since)
             assert not processes.is_running(runner.pid)
-        assert steps.get(job_id).state is JobState.QUEUED
+        assert house.look(job_id).state is JobState.QUEUED
         with house.worker("last"):
-            wait_for_end(steps, job_id)
+            house.wait_for_end(job_id)
         assert judge([job_id], [past_of(house, job_id)]).is_clean
 
 
 class TestAWorkerWithoutEnoughMemory:
-    def test_fails_its_job_by_name_after_the_last_attempt_and_lives(
-        self, house: House, steps: Steps, figures: Figures
-    ) -> None:
+    def test_fails_its_job_by_name_after_the_last_attempt_and_lives(self, house: House, figures: Figures) -> None:
         with house.api(VITPRESS_MAX_ATTEMPTS="2"), house.worker() as worker, memory_limit(worker.pid, MEMORY) as named:
             job_id = house.submit()
-            wait_for_end(steps, job_id)
+            house.wait_for_end(job_id)
             assert worker.poll() is None
             check_id = house.submit_check("cats")
-            wait_for_end(steps, check_id)
+            house.wait_for_end(check_id)
         past = past_of(house, job_id)
         verdict = judge([job_id, check_id], read(house.database()))
         figures.record(
@@ -218,15 +204,13 @@ class TestAWorkerWithoutEnoughMemory:
             duplicates=len(verdict.duplicates),
         )
         assert verdict.is_clean, verdict
-        job = steps.get(job_id)
-        assert (job.state, job.attempt, job.error and job.error.code) == (JobState.FAILED, 2, named)
-        assert steps.get(check_id).state is JobState.SUCCEEDED
+        job = house.look(job_id)
+        assert (job.state, job.attempt, job.error_code) == (JobState.FAILED, 2, named)
+        assert house.look(check_id).state is JobState.SUCCEEDED
 
 
 class TestAWorkerPausedPastItsLease:
-    def test_finds_itself_fenced_off_and_writes_nothing(
-        self, house: House, steps: Steps, full: bool, figures: Figures
-    ) -> None:
+    def test_finds_itself_fenced_off_and_writes_nothing(self, house: House, full: bool, figures: Figures) -> None:
         """In its upload, all files are put, and a transaction is open that would make them count: the server ends that
         after half a minute, and until then nobody else can have the job."""
         verdicts = []
@@ -234,9 +218,9 @@ class TestAWorkerPausedPastItsLease:
             with house.api():
                 job_id = house.submit()
             with house.worker(f"paused-{stage}") as paused:
-                runner = self.pause(house, steps, paused, job_id, stage)
+                runner = self.pause(house, paused, job_id, stage)
                 with house.worker(f"other-{stage}"):
-                    wait_for_end(steps, job_id)
+                    house.wait_for_end(job_id)
                 before = past_of(house, job_id)
                 paused.send_signal(signal.SIGCONT)
                 runner.resume()
@@ -247,18 +231,18 @@ class TestAWorkerPausedPastItsLease:
             assert past_of(house, job_id) == before
             assert (before.state, before.attempt) == (JobState.SUCCEEDED, 2)
             verdicts.append(judge([job_id], [before]))
-            assert_stored_whole(house, steps, job_id)
+            assert_stored_whole(house, job_id)
         figures.record(
             "SIGSTOP of a worker past its lease, and SIGCONT",
-            times=len(verdicts),
+            paused=len(verdicts),
             lost=sum(len(each.lost) for each in verdicts),
             duplicates=sum(len(each.duplicates) for each in verdicts),
         )
         assert all(each.is_clean for each in verdicts), verdicts
 
-    def pause(self, house: House, steps: Steps, worker: Worker, job_id: str, stage: Stage) -> psutil.Process:
+    def pause(self, house: House, worker: Worker, job_id: str, stage: Stage) -> psutil.Process:
         with house.gate(job_id, stage, 1) as gate:
-            wait_for_stage(steps, job_id, stage, 1)
+            wait_for_stage(house, job_id, stage, 1)
             if stage is Stage.UPLOAD:
                 services.wait_until(gate.somebody_waits, SECONDS)
             worker.send_signal(signal.SIGSTOP)
