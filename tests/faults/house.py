@@ -27,6 +27,7 @@ from migrations.upgrade import upgrade
 from store.session import engine, transaction
 from store.settings import Settings
 from store.tables import Job, JobState, OwnDataset
+from worker.stack import SERVING
 
 SECONDS = 120  # for whatever is waited for, on a busy machine
 JOB: dict[str, Any] = {  # the least that a real compression takes
@@ -94,7 +95,7 @@ class House:
     @contextmanager
     def api(self, **settings: str) -> Iterator[subprocess.Popen[bytes]]:
         """An API process, once it answers. It is gone afterwards."""
-        command = [sys.executable, "-m", "uvicorn", "api.serve:app", "--factory", "--port", str(self.port)]
+        command = [sys.executable, "-m", "uvicorn", "api.serve:app", *SERVING, "--port", str(self.port)]
         environment = os.environ | self.environment | settings
         with (
             self.log("api").open("ab") as output,
