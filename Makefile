@@ -11,7 +11,7 @@ LOCK := $(BIN)/uv --quiet pip compile pyproject.toml locks/build.in --constraint
 DISTRIBUTIONS := pyproject.toml client/pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test lint types format bench docs openapi catalog lock audit clean
+.PHONY: help demo up test lint types format bench faults docs openapi catalog lock audit clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
@@ -43,6 +43,11 @@ format: $(VENV)/dev  ## Format the code
 
 bench: $(VENV)/dev  ## Measure every method and its rivals on three models; a run that was cut short goes on
 	$(BIN)/python -m benchmarks.methods
+
+faults: $(VENV)/dev  ## Break the service in every way for an hour, and write down what that cost
+	@tests/need-postgresql.sh
+	@tests/need-rabbitmq.sh
+	$(BIN)/python -m pytest tests/faults --full
 
 docs: $(VENV)/dev  ## Build the documentation into build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --config-file docs/site/mkdocs.yml
