@@ -1,5 +1,6 @@
 """Charts, drawn on the server as SVG. Its colours are the style sheet's, so that one picture serves both themes."""
 
+import hashlib
 import re
 from typing import Any
 
@@ -24,6 +25,7 @@ CONFIG: dict[str, Any] = {
     "background": None,
     "font": FONT,
     "view": {"stroke": None},
+    "padding": {"left": 16, "right": 12, "top": 6, "bottom": 6},  # the reader's font may be wider than the drawer's
     "axis": _AXIS,
     "axisX": {"grid": False, "domain": True, "domainColor": "var(--line)"},
     "legend": {"labelColor": "var(--text)", "labelFontSize": 12, "titleColor": "var(--muted)", "titleFontSize": 12},
@@ -36,6 +38,7 @@ _LINK = re.compile(
     r'<(\w+) aria-label="([^"]*)" role="[^"]*"(?: aria-roledescription="[^"]*")?'
 )
 _NAMELESS = re.compile(r' role="graphics-(?:object|symbol)" aria-roledescription="[a-z]+ mark container"')
+_ID = re.compile(r'(\bid="|url\(#)')
 _FRAME = re.compile(r"<svg [^>]*?viewBox=\"([^\"]*)\"[^>]*>")
 
 
@@ -47,6 +50,8 @@ def draw(chart: alt.TopLevelMixin, *, title: str, description: str) -> Markup:
     specification = chart.to_dict(validate=False)  # a third of the time, and every chart is tested
     specification["config"] = CONFIG
     svg = vl_convert.vegalite_to_svg(specification)
+    own = hashlib.sha256(svg.encode()).hexdigest()[:8]  # charts share a page, and each numbers its clips from one
+    svg = _ID.sub(rf"\g<1>{own}-", svg)
     svg, links = _LINK.subn(r'<a href="\1" aria-label="\3"><\2 aria-hidden="true"', svg)
     svg = _NAMELESS.sub("", svg)  # a thing that a reader stops at has to be called something
     role = "group" if links else "img"  # what is inside a picture, nobody can go to

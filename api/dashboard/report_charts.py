@@ -1,5 +1,6 @@
 """The charts of a report. Before is always one colour and one shape, after another, in whatever chart."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,7 @@ WIDTH = 380  # pixels of a plot: on a phone it is as wide as the screen, on a de
 BEFORE, AFTER = "var(--chart-2)", "var(--chart-1)"
 SIDES = ("before", "after")
 MOST_CLASSES = 30  # on a heat map
-MOST_PAIRS = 16
+MOST_PAIRS = 10
 BINS = 24
 TAIL = 0.98  # latencies above this share of all are in the last bin
 
@@ -38,7 +39,8 @@ def accuracy(report: Report | SweepReport, names: Sequence[str]) -> Drawn:
     reports = report.reports if isinstance(report, SweepReport) else (report,)
     beaten = [row.dominated for row in report.table] if isinstance(report, SweepReport) else [False]
     first = reports[0].before
-    points = [_point("original", "before", first.parameters, first.accuracy.top1, front=True)] + [
+    # A single model is joined with the original; of several, those are joined that none beats.
+    points = [_point("original", "before", first.parameters, first.accuracy.top1, front=len(reports) == 1)] + [
         _point(name, "after", each.after.parameters, each.after.accuracy.top1, front=not worse)
         for name, each, worse in zip(names, reports, beaten, strict=True)
     ]
@@ -56,7 +58,8 @@ def accuracy(report: Report | SweepReport, names: Sequence[str]) -> Drawn:
         .encode(order="parameters:Q"),
         base.mark_rule(strokeWidth=2).encode(y="low:Q", y2="high:Q", color=_side(legend=False)),
         base.mark_point(size=110, filled=True, opacity=1).encode(color=_side(legend=False), shape=_shape()),
-        base.mark_text(align="left", dx=9, dy=-9, fontSize=12, fill="var(--text)").encode(text="name:N"),
+        _named(base, "before").mark_text(align="right", dx=-9, dy=-9, fontSize=12, fill="var(--text)"),  # rightmost
+        _named(base, "after").mark_text(align="left", dx=9, dy=-9, fontSize=12, fill="var(--text)"),
     ]
     drawn = charts.draw(
         alt.layer(*layers).properties(width=WIDTH, height=220),
@@ -66,6 +69,10 @@ def accuracy(report: Report | SweepReport, names: Sequence[str]) -> Drawn:
     )
     rows = [(str(point["name"]), f"{point['parameters']:,}", *_interval(point)) for point in points]
     return Drawn("accuracy", "Accuracy against size", drawn, ("Model", "Parameters", "Top-1", "95 % interval"), rows)
+
+
+def _named(base: alt.Chart, side: str) -> alt.Chart:
+    return base.transform_filter(f"datum.side == '{side}'").encode(text="name:N")
 
 
 def _point(name: str, side: str, parameters: int, top1: Proportion, *, front: bool) -> dict[str, Any]:
@@ -110,7 +117,7 @@ def self_check(checks: Sequence[LayerCheck]) -> Drawn:
         values = [float(str(each[axis])) for each in told for axis in ("predicted", "measured")]
         ends = [min(values) / 1.5, max(values) * 1.5]
         scale = alt.Scale(type="log", domain=ends, nice=False)
-        axis = alt.Axis(format="~g", tickCount=4, grid=True)
+        axis = alt.Axis(format=".2~r", values=_ticks(*ends), grid=True)
         line = alt.Chart(alt.InlineData(values=[{"predicted": each, "measured": each} for each in ends]))
         base = alt.Chart(alt.InlineData(values=told))
         kinds = list(dict.fromkeys(str(each["kind"]) for each in told))
@@ -137,6 +144,13 @@ def self_check(checks: Sequence[LayerCheck]) -> Drawn:
     return Drawn("self-check", "Predicted and measured loss", figure, head, rows)
 
 
+def _ticks(low: float, high: float) -> list[float]:
+    """Of a logarithmic axis: powers of ten, and between few of them their doubles and fives."""
+    exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    steps = (1, 2, 5) if len(exponents) <= 4 else (1,)
+    return [tick for exponent in exponents for step in steps if low <= (tick := step * 10.0**exponent) <= high]
+
+
 def latency(samples: Sequence[LatencySamples]) -> Drawn:
     """Histograms by batch, of both sides over the same bins."""
     panels = []
@@ -160,7 +174,7 @@ def latency(samples: Sequence[LatencySamples]) -> Drawn:
             .mark_rect(opacity=0.7)
             .encode(
                 x=alt.X("start:Q", title="Milliseconds", scale=alt.Scale(domain=[low, high], nice=False)).axis(
-                    tickCount=5, format="~g"
+                    tickCount=5, format=".3~r"
                 ),
                 x2="end:Q",
                 y=alt.Y("share:Q", title="Share of passes").axis(format="~%", tickCount=3),
@@ -261,7 +275,9 @@ def _pairs(wrong: Sequence[ConfusionCell], names: Sequence[str]) -> Drawn:
         order = [each["pair"] for each in values]
         base = alt.Chart(alt.InlineData(values=values)).encode(
             y=alt.Y("pair:N", title=None, sort=order).axis(labelLimit=190, grid=False),
-            x=alt.X("change:Q", title="More or fewer images").axis(format="+d", tickMinStep=1, tickCount=5, grid=True),
+            x=alt.X("change:Q", title="More or fewer images").axis(
+                labelExpr="datum.value == 0 ? '0' : format(datum.value, '+d')", tickMinStep=1, tickCount=5, grid=True
+            ),
         )
         figure = charts.draw(
             base.mark_bar(cornerRadius=2, height={"band": 0.62})
@@ -273,7 +289,7 @@ def _pairs(wrong: Sequence[ConfusionCell], names: Sequence[str]) -> Drawn:
                 ),
                 description="text:N",
             )
-            .properties(width=WIDTH - 130, height={"step": 24}),
+            .properties(width=WIDTH - 100, height={"step": 24}),
             title="The confusions that changed most",
             description="Label → wrong answer: how many more images, or fewer, are so mistaken after the compression.",
         )

@@ -20,8 +20,13 @@ GOALS = {
 class Said:
     """``kind``: how a note looks, ``good``, ``warn`` or ``bad``; "" is plain text."""
 
-    text: str
+    sentence: str
     kind: str = ""
+
+    @property
+    def text(self) -> str:
+        """No line breaks between a number and its unit."""
+        return self.sentence.replace(" %", "\u00a0%").replace(" nats", "\u00a0nats")
 
 
 def goal(recipe: AnyRecipe) -> str:
@@ -177,12 +182,13 @@ def finetune(report: Report) -> str | None:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A line of the table before and after."""
+    """A line of the table before and after. ``spread``: of both sides, where they have one."""
 
     what: str
     before: str
     after: str
     change: str
+    spread: tuple[str, str] = ("", "")
 
 
 def comparison(report: Report) -> list[Comparison]:
@@ -217,9 +223,10 @@ def _latencies(before: Measured, after: Measured) -> list[Comparison]:
     return [
         Comparison(
             f"Latency, batch {each.batch}",
-            f"{each.p50_ms:.2f} ms (95 %: {each.p95_ms:.2f})",
-            f"{faster[each.batch].p50_ms:.2f} ms (95 %: {faster[each.batch].p95_ms:.2f})",
+            f"{each.p50_ms:.2f} ms",
+            f"{faster[each.batch].p50_ms:.2f} ms",
             f"{each.p50_ms / faster[each.batch].p50_ms:.2f}× as fast",
+            (f"95 % ≤ {each.p95_ms:.2f} ms", f"95 % ≤ {faster[each.batch].p95_ms:.2f} ms"),
         )
         for each in before.latency
         if each.batch in faster
@@ -227,12 +234,9 @@ def _latencies(before: Measured, after: Measured) -> list[Comparison]:
 
 
 def _accuracy(what: str, before: Proportion, after: Proportion) -> Comparison:
-    def told(found: Proportion) -> str:
-        return f"{percent(found.value, 2)} ({100 * found.low:.2f} – {100 * found.high:.2f})"
-
-    return Comparison(
-        what, told(before), told(after), f"{100 * (after.value - before.value):+.2f} points".replace("-", "−")
-    )
+    spread = (f"{100 * before.low:.2f} – {100 * before.high:.2f}", f"{100 * after.low:.2f} – {100 * after.high:.2f}")
+    change = f"{100 * (after.value - before.value):+.2f} points".replace("-", "−")
+    return Comparison(what, percent(before.value, 2), percent(after.value, 2), change, spread)
 
 
 def _relative(before: float, after: float) -> str:
