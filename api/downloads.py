@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from http import HTTPStatus
 
 import anyio
 import anyio.lowlevel
@@ -20,12 +21,14 @@ from anyio import CapacityLimiter, to_thread
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from api import zero_copy
 from store.blob_place import Reader
 from store.blobs import Blobs, Stored, sha256
 from store.errors import BlobDamagedError
 
 REMEMBERED_SECONDS = 600.0  # a disk may lose what it had, and nothing else would tell
 REMEMBERED = 4096  # versions of blobs
+COPIED_BYTES = 8 << 20  # at a time
 THREADS = 16  # that wait for the store: those of the other routes go on while it is slow
 
 log = structlog.get_logger(__name__)
@@ -62,7 +65,9 @@ class Downloads:
         except BaseException:
             reader.close()
             raise
-        return _Download(reader, chunks, 200 if part is None else 206, headers, media_type)
+        status = HTTPStatus.OK if part is None else HTTPStatus.PARTIAL_CONTENT
+        copied = None if on_its_way else (start, end)
+        return _Download(reader, chunks, copied, status, headers, media_type)
 
     def _verdict(self, subject: _Subject) -> bool | None:
         is_sound, found_at = self._verdicts.get(subject, (None, 0.0))
@@ -92,12 +97,11 @@ class Downloads:
     async def _chunks(self, reader: Reader, start: int, end: int) -> AsyncIterator[bytes]:
         while start < end:
             stop = min(start + reader.chunk_bytes, end)
-            chunk = reader.at_hand(start, stop)
-            if chunk is None:
-                chunk = await to_thread.run_sync(reader.read, start, stop, limiter=self._threads)
-            else:
+            if reader.is_at_hand(start, stop):
                 await anyio.lowlevel.checkpoint()  # a fast client would have the event loop for itself
-            yield chunk
+                yield reader.read(start, stop)
+            else:
+                yield await to_thread.run_sync(reader.read, start, stop, limiter=self._threads)
             start = stop
 
     async def _compared(self, subject: _Subject, reader: Reader) -> AsyncIterator[bytes]:
@@ -119,16 +123,37 @@ def _damaged(key: str) -> BlobDamagedError:
 
 
 class _Download(StreamingResponse):
-    """It closes ``reader``, whatever becomes of the client."""
+    """It closes ``reader``, whatever becomes of the client. ``copied``: the range that may go out without being seen
+    here, where the server can do that and the reader has a file."""
 
     def __init__(
-        self, reader: Reader, chunks: AsyncIterator[bytes], status: int, headers: Mapping[str, str], media_type: str
+        self,
+        reader: Reader,
+        chunks: AsyncIterator[bytes],
+        copied: tuple[int, int] | None,
+        status: int,
+        headers: Mapping[str, str],
+        media_type: str,
     ) -> None:
         super().__init__(chunks, status, headers, media_type)
-        self._reader = reader
+        self._reader, self._copied = reader, copied
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if zero_copy.EXTENSION not in scope.get("extensions", {}) or not hasattr(self._reader, "fileno"):
+            self._copied = None
         try:
             await super().__call__(scope, receive, send)
         finally:
             self._reader.close()
+
+    async def stream_response(self, send: Send) -> None:
+        if self._copied is None:
+            return await super().stream_response(send)
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        start, end = self._copied
+        for offset in range(start, end, COPIED_BYTES):
+            stop = min(offset + COPIED_BYTES, end)
+            if not self._reader.is_at_hand(offset, stop):  # the event loop would wait for the disk
+                await to_thread.run_sync(self._reader.read, offset, stop)
+            await send({"type": zero_copy.EXTENSION, "file": self._reader, "offset": offset, "count": stop - offset})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -1,12 +1,13 @@
 """The application as servers start it: with its logs as JSON lines. ``uvicorn api.serve:app --factory``."""
 
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from api.app import create_app
+from api.zero_copy import ZeroCopy
 from store import logs
 
 
-def app() -> FastAPI:
+def app() -> ASGIApp:
     """uvicorn has set up its own logs by now; these replace them."""
     logs.configure()
-    return create_app()
+    return ZeroCopy(create_app())

@@ -23,8 +23,8 @@ class Reader(Protocol):
         Raises ``BlobNotFoundError``, ``BlobDamagedError`` where there are none any more, ``BlobStoreError``.
         """
 
-    def at_hand(self, start: int, end: int) -> bytes | None:
-        """The same, if that takes no waiting."""
+    def is_at_hand(self, start: int, end: int) -> bool:
+        """Whether reading it takes no waiting."""
 
     def close(self) -> None: ...
 

@@ -96,17 +96,17 @@ class LocalReader:
                 content += more
         return content
 
-    def at_hand(self, start: int, end: int) -> bytes | None:
+    def fileno(self) -> int:
+        return self._file
+
+    def is_at_hand(self, start: int, end: int) -> bool:
         """Judged by the first byte and the last: the system reads files ahead, so what lies between is there too."""
         if _WITHOUT_WAITING is None:
-            return None
-        for place in (start, end - 1):
-            try:
-                if os.preadv(self._file, [bytearray(1)], place, _WITHOUT_WAITING) == 0:
-                    return None
-            except OSError:  # it would wait, or the file system cannot tell
-                return None
-        return self.read(start, end)
+            return False
+        try:
+            return all(os.preadv(self._file, [bytearray(1)], at, _WITHOUT_WAITING) for at in (start, end - 1))
+        except OSError:  # it would wait, or the file system cannot tell
+            return False
 
 
 def _make(directory: Path) -> None:

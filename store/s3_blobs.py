@@ -97,8 +97,8 @@ class S3Reader:
             raise BlobDamagedError(self._key)
         return content
 
-    def at_hand(self, start: int, end: int) -> None:
-        """Nothing is."""
+    def is_at_hand(self, start: int, end: int) -> bool:
+        return False
 
     def close(self) -> None:
         """Nothing is open."""
