@@ -43,7 +43,10 @@ class TestQueue:
 
         page = signed_in(team, "root", Scope.ADMIN).get("/team").text
 
-        assert [row[:4] for row in rows(page, "Queue by owner")] == [["anna", "1", "–", "2"], ["ben", "0", "–", "2"]]
+        assert [row[:4] for row in rows(page, "Queue by owner, table")] == [
+            ["anna", "1", "–", "2"],
+            ["ben", "0", "–", "2"],
+        ]
 
     def test_names_the_others_to_administrators_alone(self, settings: Settings, team: Team) -> None:
         for owner in ("anna", "ben"):
@@ -51,7 +54,7 @@ class TestQueue:
 
         page = signed_in(team, "anna").get("/team").text
 
-        assert sorted(row[0] for row in rows(page, "Queue by owner")) == ["anna (you)", "somebody else"]
+        assert sorted(row[0] for row in rows(page, "Queue by owner, table")) == ["anna (you)", "somebody else"]
         assert "ben" not in page
 
     def test_has_the_own_jobs_by_position_with_what_they_wait_for(self, settings: Settings, team: Team) -> None:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request, Response, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, Request, Response, expect, sync_playwright
 
 PROGRAM = os.environ.get("VITPRESS_TEST_CHROMIUM")
 ARGUMENTS = [
@@ -36,6 +36,7 @@ def program() -> str:
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
+    expect.set_options(timeout=TIMEOUT_MS)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program(), args=ARGUMENTS)
         try:
@@ -99,6 +100,10 @@ class Watch:
         for part in parts:
             assert any(part in each for each in self.wrong), (part, self.wrong)
         self.wrong = [each for each in self.wrong if not any(part in each for part in parts)]
+
+    def forgive_all(self, part: str) -> None:
+        """As ``forgive``, but for what may have happened or not."""
+        self.wrong = [each for each in self.wrong if part not in each]
 
     def _said(self, message: ConsoleMessage) -> None:
         if message.type in {"error", "warning"}:

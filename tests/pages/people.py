@@ -69,6 +69,12 @@ class Service:
             self._people[name, scope] = Person(self.url, name, key.json()["key"])
         return self._people[name, scope]
 
+    def answers(self) -> bool:
+        try:
+            return self.admin.http.get("/readyz").is_success
+        except httpx.HTTPError:
+            return False
+
     def kill_api(self) -> None:
         """At once; ``vitpress up`` starts another one."""
         below = processes.descendants(self.running.pid)
