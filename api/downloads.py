@@ -148,9 +148,12 @@ class _Download(StreamingResponse):
 
     async def stream_response(self, send: Send) -> None:
         if self._copied is None:
-            return await super().stream_response(send)
+            await super().stream_response(send)
+        else:
+            await self._copy(*self._copied, send)
+
+    async def _copy(self, start: int, end: int, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        start, end = self._copied
         for offset in range(start, end, COPIED_BYTES):
             stop = min(offset + COPIED_BYTES, end)
             if not self._reader.is_at_hand(offset, stop):  # the event loop would wait for the disk

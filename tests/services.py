@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -9,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import psycopg
 import redis
@@ -45,31 +46,53 @@ def postgres() -> Iterator[str]:
 
 @contextmanager
 def own_postgres() -> Iterator[str]:
-    """A server in a temporary directory, under an ordinary user: PostgreSQL refuses to run as root."""
-    programs = _postgres_programs()
-    port = free_port()
-    directory = Path(tempfile.mkdtemp(prefix="vitpress-postgres-"))
-    user = "nobody" if os.geteuid() == 0 else None
-    if user:
-        shutil.chown(directory, user)
-    data = directory / "data"
-    subprocess.run(
-        [programs / "initdb", "-D", data, "-U", "postgres", "--auth=trust", "--no-sync"],
-        check=True, user=user, cwd=directory, stdout=subprocess.DEVNULL,
-    )  # fmt: skip
-    server = subprocess.Popen(
-        [programs / "postgres", "-D", data, "-h", "127.0.0.1", "-p", str(port), "-k", directory, "-F"],
-        user=user, cwd=directory, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    url = f"postgresql://postgres@127.0.0.1:{port}/postgres"
-    try:
-        wait_until(lambda: _creates_databases(url) or server.poll() is not None, START_SECONDS)
-        assert server.poll() is None, f"PostgreSQL ended with status {server.returncode}"
-        yield url
-    finally:
-        server.terminate()
-        server.wait()
-        shutil.rmtree(directory)
+    with OwnPostgres() as server:
+        yield server.url
+
+
+class OwnPostgres:
+    """A server in a temporary directory, under an ordinary user: PostgreSQL refuses to run as root.
+
+    A context, in which it can be stopped and started.
+    """
+
+    def __init__(self) -> None:
+        self._programs, self._port = _postgres_programs(), free_port()
+        self._directory = Path(tempfile.mkdtemp(prefix="vitpress-postgres-"))
+        self._user = "nobody" if os.geteuid() == 0 else None
+        if self._user:
+            shutil.chown(self._directory, self._user)
+        self.url = f"postgresql://postgres@127.0.0.1:{self._port}/postgres"
+
+    def __enter__(self) -> Self:
+        subprocess.run(
+            [self._programs / "initdb", "-D", self._data, "-U", "postgres", "--auth=trust", "--no-sync"],
+            check=True, user=self._user, cwd=self._directory, stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop(signal.SIGTERM)
+        shutil.rmtree(self._directory)
+
+    def start(self) -> None:
+        port, sockets = str(self._port), self._directory
+        self._server = subprocess.Popen(
+            [self._programs / "postgres", "-D", self._data, "-h", "127.0.0.1", "-p", port, "-k", sockets, "-F"],
+            user=self._user, cwd=self._directory, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        wait_until(lambda: _creates_databases(self.url) or self._server.poll() is not None, START_SECONDS)
+        assert self._server.poll() is None, f"PostgreSQL ended with status {self._server.returncode}"
+
+    def stop(self, how: signal.Signals) -> None:
+        """SIGTERM waits for the clients, SIGINT ends them, SIGQUIT lets nothing be written down any more."""
+        self._server.send_signal(how)
+        self._server.wait()
+
+    @property
+    def _data(self) -> Path:
+        return self._directory / "data"
 
 
 @contextmanager

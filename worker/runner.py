@@ -18,7 +18,7 @@ from core.datasets import DatasetInfo
 from core.errors import VitpressError
 from core.progress import OnProgress, Progress, Stage, StageClock
 from core.report import AnyReport
-from store import attempts, jobs, logs
+from store import attempts, jobs, logs, trash
 from store.blobs import Blobs
 from store.errors import BlobStoreError, LeaseLostError
 from store.session import engine, transaction
@@ -27,7 +27,7 @@ from store.tables import JobKind
 from store.values import ArtifactView, Claim, JobError, JobView
 from worker import checking, dataset_source, lifeline, model_checking, model_source, spans
 from worker.checkpoints import BlobCheckpoints
-from worker.outages import DATABASE_UNREACHABLE, first_line
+from worker.outages import DATABASE_UNREACHABLE, first_line, is_disk_full
 
 PROGRESS_SECONDS = 0.5  # between two writes within a stage
 MEDIA_TYPES = {".json": "application/json"}
@@ -80,19 +80,30 @@ def compress(claim: Claim, job: JobView, dataset: DatasetInfo, settings: Setting
             report = artifact.export_sweep(compressed, job.recipe, loaded.config, Path(directory), progress)
         else:
             report = artifact.export(compressed[0], loaded.config, Path(directory), progress)
-        artifacts = upload(blobs, claim, Path(directory), progress)
-    progress.stop()
-    with transaction(database) as session:
-        attempts.finish(
-            session,
-            claim,
-            plan=[each.plan for each in compressed] if job.recipe.target_ratios else compressed[0].plan,
-            report=report,
-            artifacts=artifacts,
-            stage_seconds=progress.seconds,
-        )
+        with leaving_nothing_if_fenced_off(blobs, claim):
+            artifacts = upload(blobs, claim, Path(directory), progress)
+            progress.stop()
+            with transaction(database) as session:
+                attempts.finish(
+                    session,
+                    claim,
+                    plan=[each.plan for each in compressed] if job.recipe.target_ratios else compressed[0].plan,
+                    report=report,
+                    artifacts=artifacts,
+                    stage_seconds=progress.seconds,
+                )
     for lost in range(1, claim.attempt):  # what they had put before they died
-        blobs.delete_prefix(f"jobs/{claim.job_id}/attempt-{lost}")
+        blobs.delete_prefix(trash.attempt_prefix(claim.job_id, lost))
+
+
+@contextmanager
+def leaving_nothing_if_fenced_off(blobs: Blobs, claim: Claim) -> Iterator[None]:
+    """An attempt that was away for longer than the trash waits has its files deleted by nobody else."""
+    try:
+        yield
+    except LeaseLostError:
+        blobs.delete_prefix(trash.attempt_prefix(claim.job_id, claim.attempt))
+        raise
 
 
 def upload(blobs: Blobs, claim: Claim, directory: Path, progress: OnProgress) -> list[ArtifactView]:
@@ -106,7 +117,7 @@ def upload(blobs: Blobs, claim: Claim, directory: Path, progress: OnProgress) ->
     for path in files:
         progress(Progress(Stage.UPLOAD, done / total))
         name = path.relative_to(directory).as_posix()
-        key = f"jobs/{claim.job_id}/attempt-{claim.attempt}/{name}"
+        key = f"{trash.attempt_prefix(claim.job_id, claim.attempt)}/{name}"
         stored = blobs.put_file(key, path)
         media_type = MEDIA_TYPES.get(path.suffix, "application/octet-stream")
         artifacts.append(ArtifactView(name, stored.size, stored.sha256, media_type, key))
@@ -155,6 +166,10 @@ def outcome_of(claim: Claim, database: Engine) -> Iterator[None]:
             attempts.lose(session, claim, JobError(error.code, first_line(error)))
     except Exception as error:
         log.exception("attempt failed")
+        if is_disk_full(error):  # of this machine; another may have room
+            with transaction(database) as session:
+                attempts.lose(session, claim, JobError("disk_full", f"the worker has no room: {first_line(error)}"))
+            return
         with suppress(LeaseLostError), transaction(database) as session:
             attempts.fail(session, claim, explain(error))
 
