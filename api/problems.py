@@ -82,7 +82,7 @@ async def _invalid(request: Request, error: Exception) -> Response:
         return await _http(
             request, HTTPException(415, "a body must be JSON, and say so by Content-Type: application/json")
         )
-    return await _ruled(request, InvalidRequestError([_field(each) for each in error.errors()]))
+    return await _ruled(request, InvalidRequestError([field_problem(each) for each in error.errors()]))
 
 
 async def _http(request: Request, error: Exception) -> Response:
@@ -144,7 +144,7 @@ def _problem(
     return Response(json.dumps(body, ensure_ascii=True), int(status), headers, MEDIA_TYPE)
 
 
-def _field(error: dict[str, Any]) -> dict[str, Any]:
+def field_problem(error: dict[str, Any]) -> dict[str, Any]:
     """One pydantic error as a ``FieldProblem``. It never repeats the input, which may be large or not even be JSON."""
     (source, *location), code, message = error["loc"], error["type"], error["msg"]
     if code == "json_invalid":

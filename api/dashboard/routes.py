@@ -12,11 +12,12 @@ from api.dashboard import (
     report_page,
     sign_in,
     static,
+    submit_page,
     team_page,
 )
 from api.dashboard.visitor import SignInNeededError, to_sign_in
 
-PAGES = (reference_page, sign_in, jobs_page, job_page, report_page, compare_page, team_page, admin_page)
+PAGES = (reference_page, sign_in, jobs_page, job_page, submit_page, report_page, compare_page, team_page, admin_page)
 
 _start = APIRouter()
 

@@ -1,0 +1,114 @@
+// The form as it is filled in: fields that do not count are away, the plan and the equivalents follow, and what the API
+// finds wrong stands where it is. The form itself is sent as any form is.
+
+import { addCopying } from "./copying.js";
+import { count, drawPlan } from "./plan_view.js";
+import { counts, goalOf, pointerOf, requestBody } from "./request_body.js";
+
+const PAUSE = 250; // ms without a change, before anything is asked
+const DRY = new Set(["target_ratio", "target_macs"]); // the goals that shapes tell
+
+const form = document.getElementById("submission");
+const plan = document.getElementById("plan");
+const news = document.getElementById("plan-news");
+let timer;
+let asked;
+
+function arrange() {
+  for (const field of form.querySelectorAll("[data-goals]")) {
+    field.closest("[data-field]").hidden = !counts(field, form);
+  }
+  form.querySelector("[data-field=epochs]").hidden = !form.elements.finetune.checked;
+  document.getElementById("amount-shown").textContent = `${form.elements.amount.value} %`;
+  form.elements.amount.setAttribute("aria-valuetext", `${form.elements.amount.value} % removed`);
+}
+
+async function follow() {
+  asked?.abort();
+  asked = new AbortController();
+  try {
+    await Promise.all([showPlan(asked.signal), showEquivalents(asked.signal)]);
+  } catch (error) {
+    if (error.name !== "AbortError") say("The server does not answer at the moment.");
+  }
+}
+
+async function showPlan(signal) {
+  const { model, recipe } = requestBody(form);
+  if (!model) return say("Choose a model first.");
+  if (!DRY.has(goalOf(form))) return say("This goal takes measuring: the plan is made when the job runs.");
+  plan.setAttribute("aria-busy", "true");
+  const answer = await fetch("/v1/plans", {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify({ model, recipe }),
+    signal,
+  });
+  const given = await answer.json();
+  plan.removeAttribute("aria-busy");
+  showFaults(given.errors ?? []);
+  if (!answer.ok) return say(given.errors?.length ? "No plan as it stands: see the form." : given.detail);
+  plan.replaceChildren(drawPlan(given.plan));
+  const of = (what) => `${count(given.plan[`${what}_after`])} of ${count(given.plan[`${what}_before`])}`;
+  news.textContent = `${of("parameters")} parameters, ${of("macs")} MACs`;
+}
+
+async function showEquivalents(signal) {
+  const answer = await fetch("/submit/equivalents", { method: "POST", body: new URLSearchParams(new FormData(form)), signal });
+  if (!answer.ok) return;
+  const part = document.getElementById("equivalents");
+  const open = [...part.querySelectorAll("details")].findIndex((each) => each.open);
+  const drawn = new DOMParser().parseFromString(await answer.text(), "text/html").body;
+  [...drawn.querySelectorAll("details")].forEach((each, place) => (each.open = place === open));
+  part.replaceChildren(...drawn.childNodes);
+  addCopying(part);
+}
+
+function say(text) {
+  plan.removeAttribute("aria-busy");
+  const line = document.createElement("p");
+  line.className = "muted";
+  line.setAttribute("role", "status");
+  line.textContent = text;
+  plan.replaceChildren(line);
+  news.textContent = "";
+}
+
+function showFaults(faults) {
+  const found = new Map();
+  for (const fault of faults) {
+    const name = nearest(fault.pointer ?? "");
+    found.set(name, [...(found.get(name) ?? []), fault.message.replace(/^Value error, /, "")]);
+  }
+  for (const place of form.querySelectorAll("[data-fault]")) {
+    const messages = found.get(place.dataset.fault);
+    place.textContent = messages?.join(" ") ?? "";
+    form.elements[place.dataset.fault]?.toggleAttribute?.("aria-invalid", Boolean(messages));
+    if (messages) form.elements[place.dataset.fault]?.setAttribute?.("aria-invalid", "true");
+  }
+}
+
+function nearest(pointer) {
+  if (pointer === "/recipe") return "goal";
+  const near = [...form.querySelectorAll("[data-pointer]")]
+    .filter((field) => counts(field, form) && `${pointer}/`.startsWith(`${pointerOf(field, form)}/`))
+    .sort((one, other) => pointerOf(other, form).length - pointerOf(one, form).length);
+  return near[0]?.name ?? "";
+}
+
+function changed() {
+  arrange();
+  clearTimeout(timer);
+  timer = setTimeout(follow, PAUSE);
+}
+
+form.addEventListener("input", (event) => event.target.id !== "model" && changed()); // half a name is no model yet
+form.addEventListener("change", changed);
+form.addEventListener("submit", (event) => {
+  if (event.submitter) setTimeout(() => (event.submitter.disabled = true)); // once is enough
+});
+addEventListener("pageshow", () => form.querySelectorAll("button").forEach((each) => (each.disabled = false)));
+document.getElementById("preview").hidden = true;
+arrange();
+if (!document.getElementById("summary")) follow();
+document.querySelector("[aria-invalid=true]")?.focus();
