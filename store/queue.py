@@ -28,17 +28,21 @@ def sender(settings: Settings) -> Celery:
     """A Celery app that only sends, and gives up within seconds: a request waits for it."""
     if settings.broker_url is None:
         raise ValueError("VITPRESS_BROKER_URL is not set")
-    is_redis = settings.broker_url.startswith(("redis", "valkey", "sentinel"))
     app = Celery("vitpress", broker=settings.broker_url, set_as_current=False)
     app.conf.update(
         task_serializer="json",
         accept_content=["json"],
         task_ignore_result=True,
         broker_connection_timeout=1,
-        broker_transport_options=_REDIS_OPTIONS if is_redis else _AMQP_OPTIONS,
+        broker_transport_options=_REDIS_OPTIONS if speaks_redis(settings) else _AMQP_OPTIONS,
         broker_heartbeat=0,  # RabbitMQ would hang up on a sender that is silent between two jobs
     )
     return app
+
+
+def speaks_redis(settings: Settings) -> bool:
+    """Whether the broker is Redis or one of its kind; else it is RabbitMQ, or there is none."""
+    return (settings.broker_url or "").startswith(("redis", "valkey", "sentinel"))
 
 
 def ring(settings: Settings, job_id: str, to: Queue | str) -> bool:

@@ -87,16 +87,19 @@ def set_draining(session: Session, name: str, draining: bool) -> WorkerView:
     return next(worker for worker in list_(session) if worker.name == name)
 
 
-def fitter(session: Session, name: str, job_id: str, within: timedelta) -> str | None:
-    """An idle worker that can take the queued job, where ``name`` cannot; None also where there is none such."""
+def fitter(session: Session, name: str, job_id: str, within: timedelta, *, busy: bool = False) -> str | None:
+    """An idle worker that can take the queued job, where ``name`` cannot: for want of something, or as it is ``busy``.
+
+    None also where there is none such.
+    """
     needs = select(Job.queue, Job.device_tag, Job.memory_bytes).where(Job.id == job_id, Job.state == JobState.QUEUED)
     job = session.execute(needs).one_or_none()
     if job is None:
         return None
     fit = [worker for worker in list_(session, within) if lacks(worker, *job) is None]
-    if any(worker.name == name for worker in fit):
+    if not busy and any(worker.name == name for worker in fit):
         return None
-    return next((worker.name for worker in fit if worker.job is None), None)
+    return next((worker.name for worker in fit if worker.job is None and worker.name != name), None)
 
 
 def lacks(worker: WorkerView, queue: Queue, device_tag: str | None, memory_bytes: int | None) -> WaitingFor | None:

@@ -13,7 +13,7 @@ from typing import Any
 from celery import Celery, signals
 
 from store import logs
-from store.queue import own_queue
+from store.queue import own_queue, speaks_redis
 from store.session import engine
 from store.settings import get_settings
 from store.tables import Queue
@@ -21,6 +21,7 @@ from worker import sweep
 from worker.device import describe, queues
 from worker.postman import Postman
 
+BROKER_SECONDS = 5
 NAME = f"{socket.gethostname()}:{os.getpid()}"  # of this worker process
 
 settings = get_settings()
@@ -42,11 +43,24 @@ app.conf.update(
     # SIGTERM.
     worker_pool="threads",
     worker_concurrency=1,
+    worker_consumer="worker.consumer:Consumer",
     worker_pool_start_method="spawn",  # for `-P prefork`: a fork would share the database's sockets
     worker_hijack_root_logger=False,
     worker_enable_remote_control=False,  # nobody listens to its broadcasts, which a broker would have to hold
     worker_send_task_events=False,
     broker_connection_retry_on_startup=True,
+    broker_connection_max_retries=None,  # by default it gives up within the hour
+    broker_channel_error_retry=True,  # as a Redis whose disk is full may not be so for good
+    # A line that is dead, or a broker that hangs, is given up within seconds. RabbitMQ is known by its heartbeats.
+    broker_connection_timeout=BROKER_SECONDS,
+    broker_heartbeat=2 * BROKER_SECONDS,
+    broker_transport_options={
+        "socket_connect_timeout": BROKER_SECONDS,
+        "socket_timeout": BROKER_SECONDS,
+        "health_check_interval": BROKER_SECONDS,
+    }
+    if speaks_redis(settings)
+    else {},
 )
 
 draining = threading.Event()

@@ -2,10 +2,15 @@
 
 import os
 import sys
+import threading
 from contextlib import suppress
 from datetime import timedelta
+from typing import Any
+from uuid import UUID
 
 import structlog
+from celery import signals
+from celery.worker.state import reserved_requests
 from sqlalchemy import Engine
 
 from store import attempts, queue, workers
@@ -22,8 +27,9 @@ log = structlog.get_logger(__name__)
 
 
 @app.task(name=queue.WORK)  # type: ignore[untyped-decorator]
-def work(job_id: str) -> None:
-    """Take jobs until none waits. ``job_id`` is what the bell was rung for; whichever job is next comes first."""
+def work(rung_for: object) -> None:
+    """Take jobs until none waits. ``rung_for`` is a job's id, if it is our bell; whichever job is next comes first."""
+    job_id = _id(rung_for)
     log.info("doorbell", job_id=job_id)
     database = engine(settings)
     busy.set()
@@ -39,16 +45,27 @@ def work(job_id: str) -> None:
                 attend(database, claim)
     finally:
         busy.clear()
-    if idle:
+    if idle and job_id is not None:
         pass_on(database, job_id)
 
 
-def pass_on(database: Engine, job_id: str) -> None:
-    """A bell that this worker can do nothing about goes to one that can; if all of those are busy, they look later."""
+def pass_on(database: Engine, job_id: str, *, busy: bool = False) -> None:
+    """A bell that this worker can do nothing about, if only because it is ``busy``, goes to an idle one that can.
+
+    If there is none, they look later.
+    """
     with transaction(database, read_only=True) as session:
-        other = workers.fitter(session, NAME, job_id, timedelta(seconds=3 * settings.sweep_seconds))
+        other = workers.fitter(session, NAME, job_id, timedelta(seconds=3 * settings.sweep_seconds), busy=busy)
     if other is not None:
         queue.ring(settings, job_id, other)
+
+
+@signals.task_received.connect  # type: ignore[untyped-decorator]
+def hand_over(request: Any, **_: Any) -> None:
+    """RabbitMQ hands a busy worker the next bell in advance. It is heard here, and others may be idle."""
+    job_id = _id(request.args[0]) if request.args else None
+    if job_id is not None and reserved_requests:
+        threading.Thread(target=pass_on, args=[engine(settings), job_id], kwargs={"busy": True}).start()
 
 
 def attend(database: Engine, claim: Claim) -> None:
@@ -90,6 +107,14 @@ def settle(database: Engine, claim: Claim, ending: Ending, timeout_seconds: floa
             case How.CANCELLED:
                 pass
         attempts.end_cancelled(session, claim)
+
+
+def _id(rung_for: object) -> str | None:
+    """None: whoever sent it is none of us."""
+    try:
+        return str(UUID(rung_for)) if isinstance(rung_for, str) else None
+    except ValueError:
+        return None
 
 
 def _lease(settings: Settings) -> timedelta:

@@ -127,6 +127,28 @@ class TestOnRabbitMQ:
         assert job.started_at is not None
         assert job.started_at - job.created_at < timedelta(seconds=settings.rering_seconds)  # then the sweeper rings
 
+    def test_a_bell_that_a_busy_worker_is_handed_goes_to_an_idle_one(
+        self, steps: Steps, settings: Settings, environment: dict[str, str], tmp_path: Path
+    ) -> None:
+        """Neither looks for work again by itself."""
+        alone = environment | {"VITPRESS_SWEEP_SECONDS": "1000"}
+        with (
+            processes.worker(alone, tmp_path / "one.log") as one,
+            processes.worker(alone, tmp_path / "other.log") as other,
+        ):
+            services.wait_until(lambda: len(steps.do(workers.list_)) == 2, SECONDS)
+            names = [worker.name for worker in steps.do(workers.list_)]
+            [busy] = [name for name in names if name.endswith(f":{one.pid}")]
+            hangs = submit_doomed(steps)
+            assert queue.ring(settings, hangs, busy)
+            with suspended_runner(one, hangs):
+                job_id = submit_doomed(steps)
+                assert queue.ring(settings, job_id, busy)
+                wait_for(steps, job_id, JobState.FAILED)
+                assert steps.get(hangs).state is JobState.RUNNING
+            took = steps.do(lambda session: session.scalar(select(Job.worker).where(Job.id == job_id)))
+            assert str(took).endswith(f":{other.pid}")
+
 
 class TestSharing:
     def test_a_bell_reaches_the_worker_that_can_take_the_job(
