@@ -5,6 +5,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
+from api import results
 from api.dependencies import JobCursor, JobId, Limit, SeenJob, encode_cursor
 from api.errors import BODY_STATUSES, InvalidRequestError, PreconditionRequiredError, ResultNotReadyError, responses
 from api.idempotency import Once
@@ -13,15 +14,13 @@ from api.preconditions import IfMatch, require
 from api.resources import Database
 from api.schemas import Job, JobLinks, JobPage, Text
 from api.schemas_requests import JobUpdate
-from core.report import AnyReport, Report, SweepReport
+from core.report import AnyReport
 from store import changes, jobs
 from store.errors import JobFinishedError, JobNotFinishedError, JobNotFoundError, PreconditionFailedError
 from store.session import transaction
 from store.tables import JobState, Queue
 from store.values import JobView
 from vitpress.plan import Plan
-
-Ratio = Annotated[float | None, Query(description="One of a sweep's `target_ratios`: that model's")]
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
@@ -109,11 +108,11 @@ def cancel(job_id: JobId, _: Submitter, once: Once, request: Request, response: 
     summary="Show a job's report",
     responses=responses(JobNotFoundError, ResultNotReadyError, InvalidRequestError),
 )
-def get_report(job_id: JobId, engine: Database, ratio: Ratio = None) -> AnyReport:
+def get_report(job_id: JobId, engine: Database, ratio: results.Ratio = None) -> AnyReport:
     """What the compression brought and what it cost, measured on the worker. A sweep's has a table of its models, and
     the report of each, which `ratio` picks."""
-    report = _report(engine, job_id)
-    return report if ratio is None else _reports(report)[_index(report, ratio)]
+    report = results.report(engine, job_id)
+    return report if ratio is None else results.each(report)[results.index(report, ratio)]
 
 
 @router.get(
@@ -122,39 +121,12 @@ def get_report(job_id: JobId, engine: Database, ratio: Ratio = None) -> AnyRepor
     summary="Show a job's plan",
     responses=responses(JobNotFoundError, ResultNotReadyError, InvalidRequestError),
 )
-def get_plan(job_id: JobId, engine: Database, ratio: Ratio = None) -> Plan:
+def get_plan(job_id: JobId, engine: Database, ratio: results.Ratio = None) -> Plan:
     """What each layer of the compressed model looks like. A sweep has several plans, and needs `ratio`."""
-    report = _report(engine, job_id)
+    report = results.report(engine, job_id)
     with transaction(engine, read_only=True) as session:
         plans = jobs.plans(session, job_id)
-    return plans[_index(report, ratio)]
-
-
-def _report(engine: Database, job_id: str) -> AnyReport:
-    with transaction(engine, read_only=True) as session:
-        report = jobs.report(session, job_id)
-        if report is None:
-            raise ResultNotReadyError(job_id, jobs.get(session, job_id).state)
-    return report
-
-
-def _reports(report: AnyReport) -> tuple[Report, ...]:
-    return report.reports if isinstance(report, SweepReport) else (report,)
-
-
-def _index(report: AnyReport, ratio: float | None) -> int:
-    """Of the model that was asked for by its ``ratio``; None: of the only one."""
-    known = [each.recipe.target_ratio for each in _reports(report)]
-    if ratio is None and len(known) == 1:
-        return 0
-    if ratio is None:
-        code, message = "missing", "a sweep has several models: one of its ratios is needed"
-    elif ratio in known:
-        return known.index(ratio)
-    else:
-        code, message = "unknown_ratio", f"the job has no model for the ratio {ratio:g}"
-    fault = {"field": "ratio", "code": code, "message": message}
-    raise InvalidRequestError([fault | {"known": [str(each) for each in known if each is not None]}])
+    return plans[results.index(report, ratio)]
 
 
 def answer(view: JobView, request: Request, response: Response) -> Job:
