@@ -2,6 +2,7 @@
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine
@@ -9,11 +10,12 @@ from sqlalchemy.exc import OperationalError
 
 import services
 from core.errors import HubUnreachableError
-from core.progress import Progress, Stage
+from core.progress import Progress, Stage, ignore
+from examples import PLAN, REPORT
 from steps import Steps
-from store import jobs, upkeep
+from store import attempts, jobs, upkeep
 from store.blobs import Blobs
-from store.errors import BlobStoreError, LeaseLostError
+from store.errors import BlobNotFoundError, BlobStoreError, LeaseLostError
 from store.session import engine as open_engine
 from store.settings import Settings
 from store.tables import EventKind, JobKind, JobState, uuid7
@@ -104,6 +106,26 @@ class TestUploading:
         assert weights.blob_key == f"jobs/{claim.job_id}/attempt-1/model.safetensors"
         assert (weights.media_type, plan.media_type) == ("application/octet-stream", "application/json")
         assert b"".join(blobs.stream(plan.blob_key)) == b"{}"
+
+    def test_what_an_attempt_put_goes_at_once_if_it_has_lost_the_job_meanwhile(
+        self, database: Engine, steps: Steps, tmp_path: Path
+    ) -> None:
+        job_id = steps.submit().id
+        (tmp_path / "artifact").mkdir()
+        (tmp_path / "artifact" / "plan.json").write_bytes(b"{}")
+        blobs = Blobs.open(Settings(data_dir=tmp_path))
+        late = steps.claim_lapsed()
+        steps.do(upkeep.sweep_expired)
+        claim = steps.claim()
+        [kept] = runner.upload(blobs, claim, tmp_path / "artifact", runner.Recorder(database, claim))
+        outcome: dict[str, Any] = {"plan": PLAN, "report": REPORT, "artifacts": [], "stage_seconds": {}}
+        with runner.outcome_of(late, database), runner.leaving_nothing_if_fenced_off(blobs, late):
+            [gone] = runner.upload(blobs, late, tmp_path / "artifact", ignore)
+            assert gone.blob_key == f"jobs/{job_id}/attempt-1/plan.json"
+            steps.do(attempts.finish, late, **outcome)
+        with pytest.raises(BlobNotFoundError):
+            blobs.head(f"jobs/{job_id}/attempt-1/plan.json")
+        assert blobs.head(kept.blob_key) == 2
 
 
 class TestExplainingAFailure:
