@@ -1,6 +1,6 @@
 """Where the images of an archive go, and how much it may make of itself. Torch-free."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,6 +73,11 @@ class Writer:
         self._entries += 1
         if self._entries > self.limits.entries:
             raise ArchiveError(f"more than {self.limits.entries:,} entries")
+
+    def check_folders(self, folders: Collection[str]) -> None:
+        """Where they are known before they are made: making them takes minutes. Raises ``ArchiveError``."""
+        if len(folders) > SPLITS * self.limits.classes:
+            raise ArchiveError(f"more than {SPLITS * self.limits.classes:,} folders")
 
     def wants(self, parts: Parts) -> bool:
         """Whether the file is an image by its name; what is neither that nor junk is counted as ignored."""

@@ -138,6 +138,7 @@ def _without_wrapper(folder: Path) -> Path:
 
 def _unpack_zip(source: Path, writer: Writer) -> None:
     with _ZipFile(source, writer.limits.entries) as file, zipfile.ZipFile(file) as archive:
+        writer.check_folders({name.rpartition("/")[0] for name in archive.namelist()})
         for entry in archive.infolist():
             writer.count()
             name = _zip_name(entry)
