@@ -74,6 +74,7 @@ class House:
             **settings,
         }
         self.temporary.mkdir()
+        self._database = engine(Settings(database_url=database_url))
         self.port = services.free_port()
         self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=30, trust_env=False)
 
@@ -87,7 +88,7 @@ class House:
         self.database().dispose()
 
     def database(self) -> Engine:
-        return engine(Settings(database_url=self.environment["VITPRESS_DATABASE_URL"]))
+        return self._database
 
     def migrate(self) -> None:
         upgrade(self.database())
