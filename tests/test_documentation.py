@@ -39,6 +39,16 @@ class TestTheDocuments:
         paths = {path for path in json.loads((ROOT / "openapi.json").read_text())["paths"] if path.startswith("/v1")}
         assert named(r"(?:GET|POST|PATCH|PUT|DELETE|HEAD) (/v1[a-z/_{}]*)") == paths
 
+    def test_name_tests_that_exist(self) -> None:
+        found = {
+            (file, name) for file, _, name in (each.partition("::") for each in named(r"(tests/[\w/]+\.py(?:::\w+)*)"))
+        }
+        assert len(found) > 20
+        for file, name in found:
+            text = (ROOT / file).read_text()
+            for part in filter(None, name.split("::")):
+                assert re.search(rf"(class|def) {part}\b", text), f"{file}::{name}"
+
     def test_name_make_targets_that_exist(self) -> None:
         targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
         assert named(r"\bmake ([a-z]+)`") | named(r"^make ([a-z]+)") <= targets
