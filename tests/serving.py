@@ -4,10 +4,12 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from starlette.types import ASGIApp
 
 
 def local_client(app: FastAPI) -> TestClient:
@@ -16,10 +18,10 @@ def local_client(app: FastAPI) -> TestClient:
 
 
 @contextmanager
-def serving(app: FastAPI) -> Iterator[str]:
-    """Until every open response has ended."""
+def serving(app: ASGIApp, **options: Any) -> Iterator[str]:
+    """Until every open response has ended. ``options``: of uvicorn's."""
     with socket.create_server(("127.0.0.1", 0)) as listening:  # connections wait from here on
-        server = uvicorn.Server(uvicorn.Config(app, log_config=None))
+        server = uvicorn.Server(uvicorn.Config(app, log_config=None, **options))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
         try:
