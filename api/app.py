@@ -49,8 +49,6 @@ from api.observe import HttpMeasures, Observed
 from api.receiving import Writers
 from api.resources import Resources
 from api.throttle import Throttle
-from store import jobs as stored_jobs
-from store import keys as stored_keys
 from store.blobs import Blobs
 from store.errors import InvalidKeyError, NotLocalError, ScopeError
 from store.s3_blobs import QUICK
@@ -83,9 +81,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
                     measures=measures,
                     writers=Writers(),
                     stopping=stopping,
-                    keys=Gathered(database, stored_keys.authenticate_each),
-                    jobs=Gathered(database, stored_jobs.seen_each),
-                    ownerships=Gathered(database, stored_jobs.owned_each),
+                    gathered=Gathered(database),
                 )
             }
         database.dispose()
@@ -119,8 +115,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         *errors.DATABASE_UNREACHABLE,
     )
     for resource in (
+        jobs,  # the first that are tried: looking at a job is what most requests do
         submissions,
-        jobs,
         compare,
         events,
         artifacts,

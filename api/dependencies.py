@@ -10,6 +10,7 @@ from fastapi import Depends, Path, Query, Request
 from api.errors import InvalidRequestError
 from api.identity import known
 from api.resources import found_by
+from store import jobs
 from store.errors import JobNotFoundError
 from store.values import JobView
 
@@ -20,7 +21,9 @@ async def job_id(job_id: Annotated[str, Path(description="As `POST /v1/jobs` ret
     Raises ``JobNotFoundError`` for what is no id, for no job, and for somebody else's.
     """
     canonical = canonical_id(job_id)
-    if canonical is None or not await found_by(request).ownerships.ask((canonical, (await known(request)).owner_id)):
+    if canonical is None or not await found_by(request).gathered.ask(
+        jobs.owned_each, (canonical, (await known(request)).owner_id)
+    ):
         raise JobNotFoundError(job_id)
     return canonical
 
@@ -29,7 +32,7 @@ async def job(job_id: Annotated[str, Path(description="As `POST /v1/jobs` return
     """As ``job_id``, and the job itself with it."""
     canonical = canonical_id(job_id)
     asked = None if canonical is None else (canonical, (await known(request)).owner_id)
-    view = None if asked is None else await found_by(request).jobs.ask(asked)
+    view = None if asked is None else await found_by(request).gathered.ask(jobs.seen_each, asked)
     if view is None:
         raise JobNotFoundError(job_id)
     return view

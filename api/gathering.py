@@ -1,78 +1,118 @@
-"""Questions to the database, gathered: those that come while one transaction reads are answered together by the next.
+"""Questions to the database, gathered: those that come while some are read are read together next.
 
-However many requests come at once, each has its answer of two transactions at most, and none is older than its
-question. A lone request waits for nobody.
+However many requests come at once, they share a thread, a connection and a few statements, which for one alone would
+take longer than all the rest of it. No answer is older than its question, and a lone question waits for nobody.
 """
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping
-from typing import Generic, TypeVar
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any, TypeVar
 
-import anyio.to_thread
-from anyio import CapacityLimiter
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from api.errors import DATABASE_UNREACHABLE
-from store.session import transaction
+from store.session import session_factory
 
-MOST = 256  # in one transaction: a few milliseconds
+MOST = 256  # questions of a kind read together, which takes some milliseconds
+PAUSE_SECONDS = 0.005  # while questions come by the hundreds a second: so that they come by the dozen
 
 Question = TypeVar("Question")
 Answer = TypeVar("Answer")
+Read = Callable[[Session, Collection[Question]], Mapping[Question, Answer]]
 
 
-class Gathered(Generic[Question, Answer]):
-    """``read`` answers questions in one transaction; those that have no answer, it leaves out.
+class Gathered:
+    """Of one event loop. Reads outside of transactions: each statement sees what is committed when it begins."""
 
-    Of one event loop. A question whose reading fails does not fail those beside it.
-    """
-
-    def __init__(
-        self, engine: Engine, read: Callable[[Session, Collection[Question]], Mapping[Question, Answer]]
-    ) -> None:
-        self._engine, self._read = engine, read
-        self._asked: dict[Question, asyncio.Future[Answer | None]] = {}
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._asked: dict[tuple[Read[Any, Any], Any], asyncio.Future[Any]] = {}
         self._task: asyncio.Task[None] | None = None
-        self._thread = CapacityLimiter(1)  # of its own: other routes' threads may all be busy
+        self._thread = ThreadPoolExecutor(1, "gathered")  # of its own: other routes' threads may all be busy
 
-    async def ask(self, question: Question) -> Answer | None:
-        answer = self._asked.get(question)
+    async def ask(self, read: Read[Question, Answer], question: Question) -> Answer | None:
+        """What ``read`` answers; None where it leaves the question out. What it raises because of another question, it
+        does not raise here."""
+        key = (read, question)
+        answer = self._asked.get(key)
         if answer is None:
             loop = asyncio.get_running_loop()
-            answer = self._asked[question] = loop.create_future()
+            answer = self._asked[key] = loop.create_future()
             if self._task is None:
                 self._task = loop.create_task(self._answer())
-        return await asyncio.shield(answer)  # who hangs up takes the answer from nobody else
+        return await asyncio.shield(answer)  # who hangs up takes it from nobody else
 
     async def _answer(self) -> None:
+        loop = asyncio.get_running_loop()
+        connection: Connection | None = None
         try:
             while self._asked:
-                taken = dict(list(self._asked.items())[:MOST])
-                for question in taken:
-                    del self._asked[question]
-                await self._answer_each(taken)
+                asked, self._asked = self._asked, {}
+                kinds: dict[Read[Any, Any], list[Any]] = {}
+                for read, question in asked:
+                    kinds.setdefault(read, []).append(question)
+                connection, outcomes = await loop.run_in_executor(self._thread, self._read_all, connection, kinds)
+                for (read, question), future in asked.items():
+                    outcome = outcomes[read, question]
+                    if isinstance(outcome, Exception):
+                        future.set_exception(outcome)
+                        future.exception()  # whoever asked may be gone, and nobody else is to hear of it
+                    else:
+                        future.set_result(outcome)
+                if len(asked) > 1:
+                    await asyncio.sleep(PAUSE_SECONDS)
         finally:
             self._task = None
+            if connection is not None:
+                await loop.run_in_executor(self._thread, _close, connection)
 
-    async def _answer_each(self, taken: Mapping[Question, "asyncio.Future[Answer | None]"]) -> None:
+    def _read_all(
+        self, connection: Connection | None, kinds: Mapping[Read[Any, Any], list[Any]]
+    ) -> tuple[Connection | None, dict[tuple[Read[Any, Any], Any], Any]]:
+        outcomes: dict[tuple[Read[Any, Any], Any], Any] = {}
+        for read, questions in kinds.items():
+            for start in range(0, len(questions), MOST):
+                some = questions[start : start + MOST]
+                connection, answers = self._read(connection, read, some)
+                outcomes |= {(read, each): answers.get(each) for each in some}
+        return connection, outcomes
+
+    def _read(
+        self, connection: Connection | None, read: Read[Any, Any], questions: list[Any]
+    ) -> tuple[Connection | None, Mapping[Any, Any]]:
+        """The connection to go on with, and each question's answer or exception."""
+        kept = connection is not None
         try:
-            answers = await self._in_thread(list(taken))
+            if connection is None:
+                connection = self._connect()
+            with session_factory(bind=connection) as session:
+                return connection, read(session, questions)
         except Exception as error:
-            if len(taken) == 1 or isinstance(error, DATABASE_UNREACHABLE):
-                for future in taken.values():
-                    future.set_exception(error)
-                    future.exception()  # is raised where it is awaited still, and nowhere else
-                return
-            for question, future in taken.items():
-                await self._answer_each({question: future})
-            return
-        for question, future in taken.items():
-            future.set_result(answers.get(question))
+            if connection is not None:
+                _close(connection)
+            if kept and isinstance(error, DBAPIError) and error.connection_invalidated:
+                return self._read(None, read, questions)
+            if len(questions) == 1 or isinstance(error, DATABASE_UNREACHABLE):
+                return None, dict.fromkeys(questions, error)
+            return None, {each: self._alone(read, each) for each in questions}
 
-    async def _in_thread(self, questions: Collection[Question]) -> Mapping[Question, Answer]:
-        return await anyio.to_thread.run_sync(self._in_transaction, questions, limiter=self._thread)
+    def _connect(self) -> Connection:
+        connection = self._engine.connect().execution_options(read_only=True)
+        if connection.dialect.name == "sqlite":  # whose short transactions cost nothing
+            return connection
+        return connection.execution_options(isolation_level="AUTOCOMMIT")
 
-    def _in_transaction(self, questions: Collection[Question]) -> Mapping[Question, Answer]:
-        with transaction(self._engine, read_only=True) as session:
-            return self._read(session, questions)
+    def _alone(self, read: Read[Any, Any], question: Any) -> Any:
+        connection, answers = self._read(None, read, [question])
+        if connection is not None:
+            _close(connection)
+        return answers.get(question)
+
+
+def _close(connection: Connection) -> None:
+    with suppress(DBAPIError):
+        connection.close()

@@ -18,8 +18,10 @@ from pydantic import BaseModel
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
+from api.gathering import Gathered
 from api.identity import Reader
-from api.resources import Database
+from api.resources import Found
+from core.errors import VitpressError
 from store import idempotency
 from store.idempotency import Answer
 from store.session import transaction
@@ -89,12 +91,13 @@ class OneRequest:
         self._secret = secret
         return body
 
-    def replay(self) -> None:
+    async def replay(self, gathered: Gathered) -> None:
         """Raises what ``transaction`` would, were the request done before; so that nothing is checked in vain."""
         if self._key is None:
             return
-        with transaction(self._engine, read_only=True) as session:
-            first = idempotency.find(session, self._owner_id, self._key, self._fingerprint)
+        first = await gathered.ask(idempotency.find_each, (self._owner_id, self._key, self._fingerprint))
+        if isinstance(first, VitpressError):
+            raise first
         if first is not None:
             raise Replay(first)
 
@@ -112,9 +115,9 @@ async def _fingerprint(request: Request, key: Key = None) -> str:
     return digest.hexdigest()
 
 
-def once(
+async def once(
     asking: Reader,
-    engine: Database,
+    found: Found,
     request: Request,
     response: Response,
     fingerprint: Annotated[str, Depends(_fingerprint)],
@@ -122,8 +125,8 @@ def once(
 ) -> OneRequest:
     """Raises ``Replay``, ``IdempotencyKeyReusedError``, ``SecretNotRepeatedError``."""
     route_status = request.scope["route"].status_code or HTTPStatus.OK
-    this = OneRequest(engine, asking.owner_id, key, fingerprint, route_status, response)
-    this.replay()
+    this = OneRequest(found.engine, asking.owner_id, key, fingerprint, route_status, response)
+    await this.replay(found.gathered)
     return this
 
 

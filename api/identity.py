@@ -56,7 +56,7 @@ async def by_key(found: Resources, request: Request, key: str) -> Identity:
     """Raises ``InvalidKeyError``, ``TooManyFailuresError``."""
     address = request.client.host if request.client else ""
     found.throttle.admit(address, key)
-    known = await found.keys.ask(key)
+    known = await found.gathered.ask(keys.authenticate_each, key)
     if known is None:
         found.throttle.failed(address, key)
         log.warning("key refused", address=address)

@@ -15,7 +15,6 @@ from api.receiving import Writers
 from api.throttle import Throttle
 from store.blobs import Blobs
 from store.settings import Settings
-from store.values import Identity, JobView
 
 
 @dataclass(frozen=True)
@@ -32,9 +31,7 @@ class Resources:
     measures: HttpMeasures
     writers: Writers
     stopping: threading.Event
-    keys: Gathered[str, tuple[Identity, bool]]  # by the whole key, as ``store.keys.authenticate`` knows it
-    jobs: Gathered[tuple[str, str], JobView]  # by the ids of a job and its owner
-    ownerships: Gathered[tuple[str, str], bool]  # by the ids of a job and its owner
+    gathered: Gathered  # questions that all requests ask
 
 
 def found_by(request: Request) -> Resources:

@@ -5,18 +5,21 @@ comes meanwhile waits for that transaction's end (on PostgreSQL at the row, on S
 then finds either the answer or no trace.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, select, tuple_, update
 from sqlalchemy.orm import Session
 
+from core.errors import VitpressError
 from store.errors import IdempotencyKeyReusedError, SecretNotRepeatedError
 from store.session import insert_missing, now
 from store.tables import IdempotentRequest
 
 KEPT = timedelta(hours=24)
+Asked = tuple[str, str, str]  # the owner's id, the key, the request's fingerprint
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +47,31 @@ def reserve(session: Session, owner_id: str, key: str, fingerprint: str) -> Answ
 
 def find(session: Session, owner_id: str, key: str, fingerprint: str) -> Answer | None:
     """What the first request with ``key`` was answered; None: there was none. Raises as ``reserve`` does."""
+    asked = (owner_id, key, fingerprint)
+    found = find_each(session, [asked]).get(asked)
+    if isinstance(found, VitpressError):
+        raise found
+    return found
+
+
+def find_each(session: Session, asked: Collection[Asked]) -> dict[Asked, Answer | VitpressError]:
+    """As ``find``, of several requests; what it would raise is in the place of the answer."""
     row = IdempotentRequest
-    its = (row.owner_id == owner_id, row.key == key, row.created_at > now(session) - KEPT)
-    first = session.execute(select(row.fingerprint, row.status, row.headers, row.body).where(*its)).one_or_none()
-    if first is None:
-        return None
+    its = (
+        tuple_(row.owner_id, row.key).in_({(owner_id, key) for owner_id, key, _ in asked}),
+        row.created_at > now(session) - KEPT,
+    )
+    columns = (row.owner_id, row.key, row.fingerprint, row.status, row.headers, row.body)
+    rows = {(first.owner_id, first.key): first for first in session.execute(select(*columns).where(*its))}
+    return {each: _answer(rows[each[:2]], each[2]) for each in asked if each[:2] in rows}
+
+
+def _answer(first: Any, fingerprint: str) -> Answer | VitpressError:
     if first.fingerprint != fingerprint:
-        raise IdempotencyKeyReusedError(key)
+        return IdempotencyKeyReusedError(first.key)
     headers = first.headers or {}
     if first.status is None:
-        raise SecretNotRepeatedError(headers.get("location"))
+        return SecretNotRepeatedError(headers.get("location"))
     return Answer(first.status, headers, first.body or "")
 
 
