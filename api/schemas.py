@@ -139,7 +139,12 @@ class Job(ResponseBody):
     ]
     attempt: int
     max_attempts: int
-    position: Annotated[int | None, Field(description="In the queue, from 1; null once the job has left it")]
+    position: Annotated[
+        int | None,
+        Field(
+            description="In the queue, from 1; null once the job has left it, and while 1,000 of your own are before it"
+        ),
+    ]
     eta_seconds: Annotated[
         float | None, Field(description="Estimated, from now to the end; null where there is no estimate")
     ]

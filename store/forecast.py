@@ -6,12 +6,13 @@ No function writes.
 
 import heapq
 import statistics
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Select, or_, select
+from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from core.progress import Stage
@@ -25,13 +26,13 @@ from store.workers import lacks
 HORIZON = 2000  # positions that are played out, which takes a tenth of a second; nobody plans further
 LIKE = 16  # earlier jobs of a model that are looked at
 NEVER = float("inf")  # seconds: nobody can tell
-LONG_AGO, LATER = datetime(1, 1, 1), datetime(9000, 1, 1)  # of claims: those that never were, and those played out
+LATER = datetime(9000, 1, 1)  # of claims that are played out
 
 
 # ---------------------------------------------------------------- how long a job takes
 
 
-def seconds_left(session: Session, job: Job) -> float | None:
+def seconds_left(session: Session, job: Any) -> float | None:
     """What the stages ahead took in the last like job that succeeded, and what this stage says of itself.
 
     Like: of the same model, dataset, kind of goal, number of models and fine-tuning. One of another length would say
@@ -221,22 +222,15 @@ def own(session: Session, owner_id: str, within: timedelta, limit: int) -> list[
     left = {job.id: _left(session, lengths, job, at) for job in running}
     slots = [_slot(worker, running, left) for worker in there]
 
-    order = line.in_order()
-    columns = (*OF_A_JOB, Job.queue, Job.priority, Job.device_tag, Job.memory_bytes, order.c.turn, order.c.position)
-    queued = session.execute(
-        select(*columns)
-        .join(order, order.c.id == Job.id)
-        .where(or_(order.c.position <= HORIZON, (Job.owner_id == owner_id) & (order.c.turn <= limit)))
-        .order_by(order.c.position)
-    ).all()
-    jobs = {row.id: _waiting(row, lengths) for row in queued}
+    queued = [row for queue in Queue for row in _queued(session, queue, owner_id, limit)]
+    jobs = {row.job.id: _waiting(row.job, lengths) for row in queued}
     owners = session.execute(select(Owner.id, Owner.max_running, Owner.claimed_at)).all()
     counts = {owner.id: sum(job.owner_id == owner.id for job in running) for owner in owners}
     lines = [
-        Line(owner.id, owner.max_running, counts[owner.id], (owner.claimed_at or LONG_AGO).replace(tzinfo=None))
+        Line(owner.id, owner.max_running, counts[owner.id], (owner.claimed_at or line.LONG_AGO).replace(tzinfo=None))
         for owner in owners
     ]
-    planned = play_out([jobs[row.id] for row in queued if row.position <= HORIZON], lines, slots)
+    planned = play_out([jobs[row.job.id] for row in queued if row.position <= HORIZON], lines, slots)
 
     [max_running] = [owner.max_running for owner in owners if owner.id == owner_id]
     shown = [
@@ -252,24 +246,53 @@ def own(session: Session, owner_id: str, within: timedelta, limit: int) -> list[
         for job in running
         if job.owner_id == owner_id and job.kind is JobKind.COMPRESS
     ]
-    for row in queued:
-        if row.owner_id != owner_id or row.kind is not JobKind.COMPRESS:
+    for row in sorted(queued, key=lambda row: row.position):
+        if row.job.owner_id != owner_id or row.job.kind is not JobKind.COMPRESS:
             continue
-        start, end = planned.get(row.id, (NEVER, NEVER))
+        start, end = planned.get(row.job.id, (NEVER, NEVER))
         shown.append(
             QueuedJob(
-                id=row.id,
+                id=row.job.id,
                 state=JobState.QUEUED,
-                queue=row.queue,
+                queue=row.job.queue,
                 position=row.position,
                 waiting_for=waiting_for(
-                    there, jobs[row.id], turn=row.turn, running=counts[owner_id], max_running=max_running
+                    there, jobs[row.job.id], turn=row.turn, running=counts[owner_id], max_running=max_running
                 ),
                 estimated_start=_after(at, start),
                 estimated_end=_after(at, end),
             )
         )
     return shown[:limit]
+
+
+@dataclass(frozen=True)
+class _Queued:
+    """``job``: a row with the columns of ``OF_A_JOB``, and what it needs."""
+
+    job: Any
+    turn: int
+    position: int
+
+
+def _queued(session: Session, queue: Queue, owner_id: str, limit: int) -> list[_Queued]:
+    """The first jobs of a queue, up to ``HORIZON``, and those of the owner, up to ``limit``."""
+    lines, places = line.first(session, queue, HORIZON)
+    turns = Counter(owner for owner, _ in places)
+    if owner_id in lines:
+        turns[owner_id] = max(turns[owner_id], limit)
+    columns = (*OF_A_JOB, Job.queue, Job.priority, Job.device_tag, Job.memory_bytes)
+    found: list[_Queued] = []
+    further: list[tuple[Any, int]] = []
+    for each, count in turns.items():
+        of_owner = select(*columns).where(line.IS_WAITING, Job.owner_id == each, Job.queue == queue)
+        for turn, job in enumerate(session.execute(of_owner.order_by(Job.priority.desc(), Job.id).limit(count)), 1):
+            if (each, turn) in places:
+                found.append(_Queued(job, turn, places[each, turn]))
+            elif each == owner_id:
+                further.append((job, turn))
+    behind = line.positions_of_turns(session, queue, [(owner_id, turn) for _, turn in further])
+    return found + [_Queued(job, turn, behind[owner_id, turn]) for job, turn in further if (owner_id, turn) in behind]
 
 
 def _left(session: Session, lengths: Lengths, job: Job, at: datetime) -> float:

@@ -6,16 +6,32 @@ as waiting for a worker only if the worker serves its queue, has the tag and has
 No function commits.
 """
 
+import heapq
 from collections.abc import Collection
-from typing import Any
+from dataclasses import dataclass
+from datetime import datetime
 
-from sqlalchemy import ColumnElement, Subquery, case, func, literal_column, or_, select, union_all
+from sqlalchemy import (
+    ColumnElement,
+    Integer,
+    ScalarSelect,
+    Select,
+    Subquery,
+    func,
+    literal_column,
+    or_,
+    select,
+    union_all,
+)
 from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm.util import AliasedClass
 
-from store.tables import Job, JobState, Owner, Queue
+from store.tables import Base, Job, JobState, Owner, Queue
 from store.values import Fitness
 
 HELD = (JobState.RUNNING, JobState.CANCELLING)  # an attempt is at work
+COUNTED = 1000  # of a line: that takes a millisecond, and nobody plans further
+LONG_AGO = datetime(1, 1, 1)  # of claims that never were
 IS_WAITING = Job.state == literal_column("'queued'")  # as a constant: only then may ix_jobs_waiting serve
 
 
@@ -59,60 +75,147 @@ def _fits(fitness: Fitness) -> list[ColumnElement[bool]]:
     return fits
 
 
-def in_order() -> Subquery:
-    """Of every waiting job its ``id``, the ``turn`` within its owner's jobs of that queue, and its ``position``.
+@dataclass(frozen=True, slots=True)
+class Lined:
+    """An owner's line in one queue. ``waiting``: its jobs, counted up to the bound that was asked for."""
 
-    The position counts a queue from 1 in the order in which its jobs would be claimed if nothing ended meanwhile: every
-    claim makes its owner the one that was served last, with one more that runs. Those that no limit holds back come
-    first.
-    """
+    owner_id: str
+    waiting: int
+    running: int  # of the owner, in all queues
+    max_running: int | None
+    claimed_at: datetime | None
+
+    @property
+    def free(self) -> int:
+        """How many of the first ones no limit holds back, if nothing ends."""
+        return self.waiting if self.max_running is None else max(0, min(self.waiting, self.max_running - self.running))
+
+    def place(self, turn: int) -> tuple[bool, int, int, tuple[bool, datetime, str]]:
+        """What the job with that turn, from 1, is ordered by among those of all owners.
+
+        Every claim makes its owner the one that was served last, with one more that runs. Among owners that have as
+        many running, those that needed fewer claims to get there had their last one earlier.
+        """
+        return turn > self.free, self.running + turn, turn, self._served
+
+    def before(self, other: "Lined", turn: int) -> int:
+        """How many of this line are claimed before the job with that turn of the ``other``, or of this one."""
+        held, level, _, _ = other.place(turn)
+        as_many = level - self.running  # the turn after which this owner has as many running
+        sooner = as_many if (as_many, self._served) < (turn, other._served) else as_many - 1
+        sooner = max(0, min(sooner, self.waiting))
+        return max(self.free, sooner) if held else min(self.free, sooner)
+
+    @property
+    def _served(self) -> tuple[bool, datetime, str]:
+        return self.claimed_at is not None, (self.claimed_at or LONG_AGO).replace(tzinfo=None), self.owner_id
+
+
+def lines(session: Session, queue: Queue, bound: int) -> dict[str, Lined]:
+    """The lines in a queue by their owners' ids. No more than ``bound`` jobs of each are counted, so that it takes no
+    longer the longer they are."""
     running = _running()
-    turn = func.row_number().over(partition_by=[Job.owner_id, Job.queue], order_by=[Job.priority.desc(), Job.id])
-    turns = (
-        select(Job.id.label("id"), Job.queue.label("queue"), Job.owner_id.label("owner_id"), turn.label("turn"))
-        .where(IS_WAITING)
-        .subquery("turns")
-    )
-    count = func.coalesce(running.c.jobs, 0)
-    # Among owners that have as many running, those that needed fewer claims to get there had their last one earlier.
-    order: list[ColumnElement[Any]] = [
-        case((count + turns.c.turn > Owner.max_running, 1), else_=0),
-        count + turns.c.turn,
-        turns.c.turn,
-        Owner.claimed_at.asc().nulls_first(),
-        turns.c.owner_id,
-    ]
-    return (
+    waiting = _counted(Job, bound, IS_WAITING, Job.owner_id == Owner.id, Job.queue == queue, within=Owner)
+    rows = session.execute(
         select(
-            turns.c.id,
-            turns.c.turn,
-            func.row_number().over(partition_by=turns.c.queue, order_by=order).label("position"),
-        )
-        .join(Owner, Owner.id == turns.c.owner_id)
-        .outerjoin(running, running.c.owner_id == Owner.id)
-        .subquery("line")
+            Owner.id,
+            waiting.label("waiting"),
+            func.coalesce(running.c.jobs, 0).label("running"),
+            Owner.max_running,
+            Owner.claimed_at,
+        ).outerjoin(running, running.c.owner_id == Owner.id)
     )
+    return {row.id: Lined(*row) for row in rows if row.waiting}
 
 
 def positions(session: Session, job_ids: Collection[str]) -> dict[str, int]:
-    """Of those of the jobs that wait."""
+    """Of those of the jobs that wait.
+
+    The position counts a queue from 1 in the order in which its jobs would be claimed if nothing ended meanwhile. Those
+    that no limit holds back come first. It is counted from the front of each line, so what waits behind costs nothing;
+    jobs with ``COUNTED`` of their own line before them have none. Before a job that a limit holds back come all that
+    none does: of those, the first ``COUNTED`` of each line are counted.
+    """
     if not job_ids:
         return {}
-    line = in_order()
-    rows = session.execute(select(line.c.id, line.c.position).where(line.c.id.in_(job_ids)))
-    return {row.id: row.position for row in rows}
+    ahead = aliased(Job)
+    its_line = (ahead.state == literal_column("'queued'"), ahead.owner_id == Job.owner_id, ahead.queue == Job.queue)
+    more_urgent = _counted(ahead, COUNTED, *its_line, ahead.priority > Job.priority, within=Job)
+    older = _counted(ahead, COUNTED, *its_line, ahead.priority == Job.priority, ahead.id < Job.id, within=Job)
+    asked = session.execute(
+        select(Job.id, Job.owner_id, Job.queue, (more_urgent + older + 1).label("turn")).where(
+            IS_WAITING, Job.id.in_(job_ids)
+        )
+    ).all()
+    found: dict[str, int] = {}
+    for queue in {row.queue for row in asked}:
+        turns = {row.id: (row.owner_id, row.turn) for row in asked if row.queue is queue and row.turn <= COUNTED}
+        places = positions_of_turns(session, queue, turns.values())
+        found |= {job_id: places[turn] for job_id, turn in turns.items() if turn in places}
+    return found
+
+
+def positions_of_turns(
+    session: Session, queue: Queue, turns: Collection[tuple[str, int]]
+) -> dict[tuple[str, int], int]:
+    """By owner's id and turn, from 1, of those whose owner has jobs in the queue."""
+    if not turns:
+        return {}
+    there = lines(session, queue, _bound(session, turns))
+    return {
+        (owner_id, turn): 1 + sum(each.before(there[owner_id], turn) for each in there.values())
+        for owner_id, turn in turns
+        if owner_id in there
+    }
+
+
+def first(session: Session, queue: Queue, count: int) -> tuple[dict[str, Lined], dict[tuple[str, int], int]]:
+    """The lines, and the positions up to ``count``, by owner's id and turn."""
+    there = lines(session, queue, count)
+    heads = [(each.place(1), 1, each.owner_id) for each in there.values()]
+    heapq.heapify(heads)
+    found: dict[tuple[str, int], int] = {}
+    while heads and len(found) < count:
+        _, turn, owner_id = heapq.heappop(heads)
+        found[owner_id, turn] = len(found) + 1
+        if turn < there[owner_id].waiting:
+            heapq.heappush(heads, (there[owner_id].place(turn + 1), turn + 1, owner_id))
+    return there, found
+
+
+def _counted(
+    jobs: type[Job] | AliasedClass[Job], bound: int, *where: ColumnElement[bool], within: type[Base]
+) -> ScalarSelect[int]:
+    """How many ``jobs`` there are, up to the ``bound``. ``where`` may be about the row of a query over ``within``."""
+    some: Select[int] = select(literal_column("1", Integer)).select_from(jobs).where(*where).limit(bound)
+    return select(func.count()).select_from(some.correlate(within).subquery()).scalar_subquery()
+
+
+def _bound(session: Session, turns: Collection[tuple[str, int]]) -> int:
+    """How far into the lines must be counted, to know what comes before these turns of owners."""
+    running = _running()
+    rows = session.execute(
+        select(Owner.id, Owner.max_running, func.coalesce(running.c.jobs, 0).label("running"))
+        .outerjoin(running, running.c.owner_id == Owner.id)
+        .where(Owner.id.in_({owner_id for owner_id, _ in turns}))
+    )
+    owners = {row.id: row for row in rows}
+    bound = 1
+    for owner_id, turn in turns:
+        owner = owners[owner_id]
+        if owner.max_running is not None and owner.running + turn > owner.max_running:
+            return max(COUNTED, int(owner.running) + turn)
+        bound = max(bound, int(owner.running) + turn)
+    return bound
 
 
 def standing(session: Session) -> dict[str, dict[tuple[Queue, JobState], int]]:
     """How many jobs each owner's id has, of those that wait or run, by queue and state."""
-    rows = session.execute(
-        select(Job.owner_id, Job.queue, Job.state, func.count())
-        .where(Job.state.in_([JobState.QUEUED, *HELD]))
-        .group_by(Job.owner_id, Job.queue, Job.state)
-    )
     counts: dict[str, dict[tuple[Queue, JobState], int]] = {}
-    for owner_id, queue, state, count in rows:
-        counts.setdefault(owner_id, {})[queue, state] = count
+    for which in (IS_WAITING, Job.state.in_(HELD)):  # two indexes know it: the rows themselves need not be read
+        counted = select(Job.owner_id, Job.queue, Job.state, func.count()).where(which)
+        for owner_id, queue, state, count in session.execute(counted.group_by(Job.owner_id, Job.queue, Job.state)):
+            counts.setdefault(owner_id, {})[queue, state] = count
     return counts
 
 

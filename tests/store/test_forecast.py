@@ -5,7 +5,8 @@ from datetime import UTC, datetime, timedelta
 from examples import PLAN, RECIPE, REPORT
 from steps import LEASE, Steps
 from store import attempts, forecast, owners, workers
-from store.forecast import LONG_AGO, NEVER, Line, Slot, Waiting, play_out
+from store.forecast import NEVER, Line, Slot, Waiting, play_out
+from store.line import LONG_AGO
 from store.tables import LOCAL_ID, JobState, Queue
 from store.values import Fitness, Limits, QueuedJob, WaitingFor, WorkerView
 
