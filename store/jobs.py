@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Select, case, func, literal, select, update
+from sqlalchemy import Select, case, func, literal, select, union_all, update
 from sqlalchemy.orm import Session
 
 from core.recipe import AnyRecipe, recipe_adapter
@@ -176,19 +176,26 @@ def list_(
     limit: int = 50,
 ) -> Page[JobView]:
     """The owner's, newest first. ``states``: any of them; empty: all. ``cursor``: the last id of the page before."""
-    query = _select_jobs().where(Job.owner_id == owner_id, Job.kind == JobKind.COMPRESS)
-    query = query.order_by(Job.id.desc()).limit(limit + 1)
-    if states:
-        query = query.where(Job.state.in_(states))
+    where = [Job.owner_id == owner_id, Job.kind == JobKind.COMPRESS]
     if model is not None:
-        query = query.where(Job.model == model)
+        where.append(Job.model == model)
     if dataset is not None:
-        query = query.where(Job.dataset == dataset)
+        where.append(Job.dataset == dataset)
     if cursor is not None:
-        query = query.where(Job.id < cursor)
-    views = _views(session, query)
+        where.append(Job.id < cursor)
+    # Each state by itself: an index has the order of the list for one state, and for several together none has. Ids
+    # alone, because then that index is all that is read; the database might take that of all jobs' ids otherwise, and
+    # pass by every newer job of the other owners.
+    wheres = [[*where, Job.state == state] for state in set(states)] or [where]
+    ids = [_newest(select(Job.id).where(*each), limit + 1).subquery() for each in wheres]
+    page = union_all(*(select(each.c.id) for each in ids))
+    views = _views(session, _newest(_select_jobs().where(Job.id.in_(page)), limit + 1))
     items = tuple(views[:limit])
     return Page(items, next_cursor=items[-1].id if len(views) > limit else None)
+
+
+def _newest(query: Select[Any], count: int) -> Select[Any]:
+    return query.order_by(Job.id.desc()).limit(count)
 
 
 def request_cancel(session: Session, job_id: str) -> JobView:

@@ -296,8 +296,11 @@ class Job(Base):
             postgresql_where=_WAITING,
             sqlite_where=_WAITING,
         ),
+        # A page of a list is read from one of these four, wherever in the list it is.
         Index("ix_jobs_owner_id_kind_id", "owner_id", "kind", "id"),
-        Index("ix_jobs_owner_id_state", "owner_id", "state"),
+        Index("ix_jobs_owner_id_kind_state_id", "owner_id", "kind", "state", "id"),
+        Index("ix_jobs_owner_id_kind_model_id", "owner_id", "kind", "model", "id"),
+        Index("ix_jobs_owner_id_kind_dataset_id", "owner_id", "kind", "dataset", "id"),
         Index("ix_jobs_project_id_id", "project_id", "id"),
         Index("ix_jobs_subject_id", "subject_id"),
         Index("ix_jobs_lease_expires_at", "lease_expires_at"),
