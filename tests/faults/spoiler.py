@@ -71,7 +71,7 @@ class Handler(BaseHTTPRequestHandler):
         finally:
             connection.close()
 
-    do_HEAD = do_PUT = do_POST = do_DELETE = do_GET
+    do_HEAD = do_PUT = do_POST = do_DELETE = do_GET  # noqa: N815 - whoever calls them has these names
 
     def begin(self, status: int, headers: dict[str, str]) -> None:
         self.send_response(status)
