@@ -74,9 +74,7 @@ def _error(change: Change) -> str:
         return "The original made no mistake, so its errors cannot have grown by some fraction."
     if increase == 0:
         return "The smaller model makes as many mistakes as the original."
-    return (
-        f"Relative to the original, there are {percent(abs(increase))} {'more' if increase > 0 else 'fewer'} mistakes."
-    )
+    return f"There are {percent(abs(increase))} {'more' if increase > 0 else 'fewer'} mistakes than the original makes."
 
 
 def _paired(change: Change) -> str:
