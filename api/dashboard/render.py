@@ -27,7 +27,7 @@ CONTENT_SECURITY_POLICY = "; ".join(
 HEADERS = {
     "Content-Security-Policy": CONTENT_SECURITY_POLICY,
     "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
+    "Referrer-Policy": "same-origin",  # not none at all: browsers then hide the Origin of a form, too
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cache-Control": "no-store",  # whoever signs out leaves nothing behind for the back button
 }

@@ -25,6 +25,18 @@ ELSEWHERE: list[dict[str, str]] = [
     {"Sec-Fetch-Site": "same-site", "Origin": "http://vitpress.test"},
     {"Sec-Fetch-Site": "none"},
 ]
+ELSEWHERE_TO = [
+    "https://evil.test/",
+    "//evil.test",
+    "/\\evil.test",
+    "\\\\evil.test",
+    "/\t/evil.test",
+    "/\n/evil.test",
+    " //evil.test",
+    "javascript:alert(1)",
+    "evil.test",
+    "",
+]
 Submission = Callable[..., dict[str, Any]]
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -114,36 +126,22 @@ class TestSigningIn:
         assert answer.status_code == 429
         assert int(answer.headers["Retry-After"]) > 0
 
-    @pytest.mark.parametrize(
-        "then",
-        [
-            "https://evil.test/",
-            "//evil.test",
-            "/\\evil.test",
-            "\\\\evil.test",
-            "/\t/evil.test",
-            "/\n/evil.test",
-            " //evil.test",
-            "javascript:alert(1)",
-            "evil.test",
-            "",
-        ],
-    )
-    def test_never_leads_to_another_server(self, anna: Browser, team: Team, then: str) -> None:
-        answer = anna.client.get("/sign-in", params={"next": then})
-        posted = Browser(team).sign_in(team.key("anna", Scope.READ), next=then)
+    def test_never_leads_to_another_server(self, anna: Browser, team: Team) -> None:
+        key = team.key("anna", Scope.READ)
 
-        assert (answer.status_code, answer.headers["Location"]) == (303, "/")
-        assert (posted.status_code, posted.headers["Location"]) == (303, "/")
+        for then in ELSEWHERE_TO:
+            answer = anna.client.get("/sign-in", params={"next": then})
+            posted = Browser(team).sign_in(key, next=then)
+            assert (answer.status_code, answer.headers["Location"]) == (303, "/"), then
+            assert (posted.status_code, posted.headers["Location"]) == (303, "/"), then
 
-    @pytest.mark.parametrize("headers", ELSEWHERE)
-    def test_is_not_done_for_anybody_by_another_site(self, team: Team, headers: dict[str, str]) -> None:
-        browser = Browser(team)
+    def test_is_not_done_for_anybody_by_another_site(self, team: Team) -> None:
+        browser, key = Browser(team), team.key("evil", Scope.READ)
 
-        answer = browser.client.post("/sign-in", data={"key": team.key("evil", Scope.READ)}, headers=headers)
-
-        assert answer.status_code == 403
-        assert "Set-Cookie" not in answer.headers
+        for headers in ELSEWHERE:
+            answer = browser.client.post("/sign-in", data={"key": key}, headers=headers)
+            assert answer.status_code == 403, headers
+            assert "Set-Cookie" not in answer.headers
 
 
 class TestCookie:
@@ -242,20 +240,19 @@ class TestSession:
 
 
 class TestOtherSites:
-    @pytest.mark.parametrize("headers", ELSEWHERE)
-    def test_change_nothing_through_the_api(
-        self, anna: Browser, submission: Submission, headers: dict[str, str]
-    ) -> None:
-        answer = anna.client.post("/v1/jobs", json=submission(), headers=headers)
+    def test_change_nothing_through_the_api(self, anna: Browser, submission: Submission) -> None:
+        for headers in ELSEWHERE:
+            answer = anna.client.post("/v1/jobs", json=submission(), headers=headers)
+            assert (answer.status_code, answer.json()["code"]) == (403, "other_site"), headers
 
-        assert (answer.status_code, answer.json()["code"]) == (403, "other_site")
         assert anna.client.get("/v1/jobs").json()["items"] == []
 
-    @pytest.mark.parametrize("headers", ELSEWHERE)
-    def test_do_not_sign_anybody_out(self, anna: Browser, headers: dict[str, str]) -> None:
-        assert anna.client.post("/sign-out", headers=headers).status_code == 403
+    def test_do_not_sign_anybody_out(self, anna: Browser) -> None:
+        for headers in ELSEWHERE:
+            assert anna.client.post("/sign-out", headers=headers).status_code == 403, headers
+
         assert anna.is_known()
 
-    @pytest.mark.parametrize("headers", [HERE, {"Sec-Fetch-Site": "same-origin"}])
-    def test_are_not_the_own_pages(self, anna: Browser, submission: Submission, headers: dict[str, str]) -> None:
-        assert anna.client.post("/v1/jobs", json=submission(), headers=headers).status_code == 202
+    def test_are_not_the_own_pages(self, anna: Browser, submission: Submission) -> None:
+        for headers in (HERE, {"Sec-Fetch-Site": "same-origin"}):
+            assert anna.client.post("/v1/jobs", json=submission(), headers=headers).status_code == 202, headers
