@@ -21,6 +21,7 @@ class Proxy:
         before = server.netloc.rpartition("@")
         self.url = server._replace(netloc="".join((*before[:2], f"127.0.0.1:{self.port}"))).geturl()
         self._flows = threading.Event()
+        self._stranded: list[threading.Event] = []
         self._delay_seconds = 0.0
         self._ends: list[socket.socket] = []
         self._listening: socket.socket | None = None
@@ -31,7 +32,8 @@ class Proxy:
 
     def __exit__(self, *_: object) -> None:
         self.refuse()
-        self._flows.set()  # whoever waits for it finds its connection gone
+        for flows in (self._flows, *self._stranded):
+            flows.set()  # whoever waits for it finds its connection gone
         self._kept.close()
 
     @property
@@ -60,6 +62,13 @@ class Proxy:
         """Half-open: connections stay, and new ones are accepted, but nothing arrives any more, either way."""
         self._flows.clear()
 
+    def strand(self) -> None:
+        """The connections that there are stay half-open, whatever comes. New ones can be made, and carry."""
+        self.hold()
+        self._stranded.append(self._flows)
+        self._flows = threading.Event()
+        self.restore()
+
     def restore(self) -> None:
         """What was held arrives, without delay, and new connections can be made."""
         self._delay_seconds = 0.0
@@ -75,22 +84,22 @@ class Proxy:
                 near, _ = listening.accept()
                 far = socket.socket()
                 self._ends += (near, far)
-                threading.Thread(target=self._join, args=[near, far], daemon=True).start()
+                threading.Thread(target=self._join, args=[near, far, self._flows], daemon=True).start()
 
-    def _join(self, near: socket.socket, far: socket.socket) -> None:
+    def _join(self, near: socket.socket, far: socket.socket, flows: threading.Event) -> None:
         with near, far, suppress(OSError):
-            self._flows.wait()
+            flows.wait()
             far.connect(self._server)
-            back = threading.Thread(target=self._carry, args=[far, near], daemon=True)
+            back = threading.Thread(target=self._carry, args=[far, near, flows], daemon=True)
             back.start()
-            self._carry(near, far)
+            self._carry(near, far, flows)
             back.join()
 
-    def _carry(self, source: socket.socket, target: socket.socket) -> None:
+    def _carry(self, source: socket.socket, target: socket.socket, flows: threading.Event) -> None:
         with suppress(OSError):
             while content := source.recv(1 << 16):
                 time.sleep(self._delay_seconds)
-                self._flows.wait()
+                flows.wait()
                 target.sendall(content)
         for end in (source, target):
             _hang_up(end)

@@ -41,7 +41,7 @@ app.conf.update(
     # One thread, since the work is a process of its own: Celery's main thread stays free for the broker and for
     # SIGTERM, of which the thread hears by `draining`. A prefork child would be one more process to lose, and deaf to
     # SIGTERM.
-    worker_pool="threads",
+    worker_pool="worker.pool:Pool",
     worker_concurrency=1,
     worker_consumer="worker.consumer:Consumer",
     worker_pool_start_method="spawn",  # for `-P prefork`: a fork would share the database's sockets

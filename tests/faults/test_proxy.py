@@ -98,3 +98,15 @@ class TestALine:
                 line.restore()
                 assert old.recv(100) == b"twotwo"
                 assert new.recv(100) == b"threethree"
+
+    def test_that_is_stranded_stays_silent_while_new_ones_carry(self, line: Proxy) -> None:
+        with connected(line) as old:
+            assert answer(old, b"one") == b"oneone"
+            line.strand()
+            old.sendall(b"two")
+            with connected(line) as new:
+                assert answer(new, b"three") == b"threethree"
+            line.restore()
+            old.settimeout(0.3)
+            with pytest.raises(TimeoutError):
+                old.recv(100)
