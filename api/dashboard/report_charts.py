@@ -58,8 +58,8 @@ def accuracy(report: Report | SweepReport, names: Sequence[str]) -> Drawn:
         .encode(order="parameters:Q"),
         base.mark_rule(strokeWidth=2).encode(y="low:Q", y2="high:Q", color=_side(legend=False)),
         base.mark_point(size=110, filled=True, opacity=1).encode(color=_side(legend=False), shape=_shape()),
-        _named(base, "before").mark_text(align="right", dx=-9, dy=-9, fontSize=12, fill="var(--text)"),  # rightmost
-        _named(base, "after").mark_text(align="left", dx=9, dy=-9, fontSize=12, fill="var(--text)"),
+        _named(base, "before").mark_text(align="right", dx=-9, dy=-11, fontSize=12, fill="var(--text)"),  # rightmost
+        _named(base, "after").mark_text(align="left", dx=9, dy=-11, fontSize=12, fill="var(--text)"),
     ]
     drawn = charts.draw(
         alt.layer(*layers).properties(width=WIDTH, height=220),
@@ -276,7 +276,7 @@ def _pairs(wrong: Sequence[ConfusionCell], names: Sequence[str]) -> Drawn:
         base = alt.Chart(alt.InlineData(values=values)).encode(
             y=alt.Y("pair:N", title=None, sort=order).axis(labelLimit=190, grid=False),
             x=alt.X("change:Q", title="More or fewer images").axis(
-                labelExpr="datum.value == 0 ? '0' : format(datum.value, '+d')", tickMinStep=1, tickCount=5, grid=True
+                labelExpr="datum.value == 0 ? '0' : format(datum.value, '+d')", values=_whole(values), grid=True
             ),
         )
         figure = charts.draw(
@@ -295,6 +295,13 @@ def _pairs(wrong: Sequence[ConfusionCell], names: Sequence[str]) -> Drawn:
         )
     head = ("Label", "Answer", "Before", "After", "Change")
     return Drawn("pairs", "Confusions that changed most", figure, head, [_row(each, names) for each in wrong[:100]])
+
+
+def _whole(values: Sequence[Mapping[str, Any]]) -> list[int]:
+    """Ticks for counts of images, which have no halves."""
+    low, high = (bound(0, *(int(each["change"]) for each in values)) for bound in (min, max))
+    step = max(1, math.ceil((high - low) / 6))
+    return list(range(-(-low // step) * step, high + 1, step))
 
 
 def _cell(cell: ConfusionCell, names: Sequence[str]) -> dict[str, Any]:

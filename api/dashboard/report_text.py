@@ -54,9 +54,9 @@ def verdict(report: Report) -> list[Said]:
     return [
         Said(
             f"Of {after.images:,} evaluation images the original gets {percent(before.top1.value, 2)} right, the "
-            f"smaller model {percent(after.top1.value, 2)}. On other images of this kind, the smaller one's accuracy "
-            f"would be expected between {percent(after.top1.low, 2)} and {percent(after.top1.high, 2)}: that is the "
-            "95 % Wilson interval."
+            f"smaller model {percent(after.top1.value, 2)}. So many images tell its accuracy on images of this kind no "
+            f"closer than from {percent(after.top1.low, 2)} to {percent(after.top1.high, 2)}, with 95 % confidence "
+            "(Wilson's interval)."
         ),
         Said(_error(change)),
         Said(_paired(change)),

@@ -184,6 +184,11 @@ class TestConfusion:
         _, pairs = confusion(self.CELLS, ["a", "b", "c"])
         assert [row[:2] + row[4:] for row in pairs.rows] == [("a", "c", "+7"), ("b", "a", "−4"), ("a", "b", "+2")]
 
+    def test_counts_in_whole_images(self) -> None:
+        _, pairs = confusion(self.CELLS[:2], ["a", "b"])  # one pair, of two images more
+        labels = re.findall(r">([^<>]+)</text>", figure(pairs))
+        assert [each for each in labels if each.strip("+−").isdigit()] == ["0", "+1", "+2"]
+
     def test_has_a_map_of_all_that_changed_where_classes_are_few(self) -> None:
         drawn, _ = confusion(self.CELLS, ["a", "b", "c"])
         assert drawn.key == "confusion"
