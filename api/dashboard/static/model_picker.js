@@ -8,7 +8,7 @@ const dataset = document.getElementById("dataset");
 let timer;
 let latest = 0;
 
-const options = () => [...list.querySelectorAll("[role=option]")];
+const options = () => [...list.querySelectorAll("[role=option]:not([aria-disabled])")];
 const current = () => list.querySelector("[aria-selected=true]");
 
 function close() {
@@ -98,6 +98,6 @@ field.addEventListener("keydown", (event) => {
 field.addEventListener("blur", close);
 list.addEventListener("pointerdown", (event) => event.preventDefault()); // the field keeps the focus
 list.addEventListener("click", (event) => {
-  const option = event.target.closest("[role=option]");
+  const option = event.target.closest("[role=option]:not([aria-disabled])");
   if (option) take(option);
 });

@@ -30,7 +30,8 @@ export function drawPlan(plan) {
       element("span", { class: "number small" }, [lessened(layer.parameters_before, layer.parameters_after, 0)]),
     ]),
   );
-  drawn.append(element("ol", { class: "layers", tabindex: "0", role: "group", "aria-labelledby": "layers-title" }, layers));
+  const frame = { class: "layers", tabindex: "0", role: "group", "aria-labelledby": "layers-title" };
+  drawn.append(element("div", frame, [element("ol", {}, layers)]));
   return drawn;
 }
 
