@@ -38,15 +38,16 @@ PATIENCE_SECONDS = 3600  # until the jobs have ended, on a busy machine
 
 SHIRTS = {"model": "sample:vit_fmnist", "dataset": "sample:fashion-mnist"}
 DIGITS = {"model": "sample:vit_digits", "dataset": "sample:digits"}
+QUICK = {"calibration_images": 256}
 SUCCEEDING: list[dict[str, Any]] = [
-    SHIRTS | {"name": "shirts, four sizes", "recipe": {"method": "fisher", "target_ratios": [0.3, 0.5, 0.65, 0.8]}},
-    SHIRTS | {"name": "shirts, plain SVD", "recipe": {"method": "svd", "target_ratio": 0.5}},
-    SHIRTS | {"name": "shirts, half", "recipe": {"method": "fisher", "target_ratio": 0.5}},
-    DIGITS | {"name": "digits, half", "recipe": {"method": "fisher", "target_ratio": 0.5}},
+    DIGITS | {"name": "digits, half", "recipe": QUICK | {"method": "fisher", "target_ratio": 0.5}},
+    SHIRTS | {"name": "shirts, plain SVD", "recipe": QUICK | {"method": "svd", "target_ratio": 0.5}},
+    SHIRTS | {"name": "shirts, by activations", "recipe": QUICK | {"method": "activation-svd", "target_ratio": 0.5}},
+    SHIRTS | {"name": "shirts, two sizes", "recipe": QUICK | {"method": "svd-magnitude", "target_ratios": [0.2, 0.35]}},
 ]
 LONG: dict[str, Any] = SHIRTS | {
     "name": "shirts, a fifth, tuned",
-    "recipe": {"method": "fisher", "target_ratio": 0.8, "finetune": {"epochs": 40}},
+    "recipe": QUICK | {"method": "svd", "target_ratio": 0.8, "finetune": {"epochs": 200}},
 }
 
 
@@ -78,32 +79,35 @@ def _key(running: Running, name: str) -> str:
         return keys.create(session, owners.find(session, name), name="laptop", scopes=[scope])[1]
 
 
-def _paths(running: Running, people: dict[str, str]) -> dict[str, tuple[str | None, str]]:
+def _paths(there: Running, people: dict[str, str]) -> dict[str, tuple[str | None, str]]:
     """Of each picture, whose page it is of, and which. The jobs behind them have been worked on by then."""
     with (
-        Client(running.url, api_key=people["lena"]) as lena,
-        Client(running.url, api_key=people["robotics"]) as robotics,
+        Client(there.url, api_key=people["lena"]) as lena,
+        Client(there.url, api_key=people["robotics"]) as robotics,
     ):
-        done = [job.id for job in lena.jobs(state=JobState.SUCCEEDED)]
-        if len(done) < len(SUCCEEDING):
-            submitted = [job.id for job in lena.submit_all(SUCCEEDING)]
-            _wait(lambda: all(lena.get(job_id).state is JobState.SUCCEEDED for job_id in submitted))
-            done = submitted[::-1]
-        lena.cancel(lena.submit_all([DIGITS | {"name": "digits, a slip", "recipe": {"target_ratio": 0.9}}])[0].id)
-        [long] = [job.id for job in lena.submit_all([LONG])]
-        robotics.submit_all([LONG | {"name": None}] * 3)
-        lena.submit_all([DIGITS | {"name": "digits, 70 %", "recipe": {"target_ratio": 0.7}}])
-        _wait(lambda: lena.get(long).stage == "finetune")
-        sweep = next(job.id for job in lena.jobs(state=JobState.SUCCEEDED) if job.name == SUCCEEDING[0]["name"])
-    shirts = ",".join(done[1:])
+        done = {job.name: job.id for job in lena.jobs(state=JobState.SUCCEEDED)}
+        missing = [job for job in SUCCEEDING if job["name"] not in done]
+        if missing:
+            submitted = {job.job.name: job.id for job in lena.submit_all(missing)}
+            _wait(lambda: all(lena.get(job_id).state is JobState.SUCCEEDED for job_id in submitted.values()))
+            done |= submitted
+        if next(iter(lena.jobs(state=JobState.CANCELLED)), None) is None:
+            lena.cancel(lena.submit_all([DIGITS | {"name": "digits, a slip", "recipe": {"target_ratio": 0.9}}])[0].id)
+        running = next((job.id for job in lena.jobs(state=JobState.RUNNING)), None)
+        if running is None:
+            running = lena.submit_all([LONG])[0].id
+            robotics.submit_all([LONG | {"name": None}] * 3)
+            lena.submit_all([DIGITS | {"name": "digits, 70 %", "recipe": {"target_ratio": 0.7}}])
+        _wait(lambda: lena.get(running).stage == "finetune")
+    half, shirts = done["digits, half"], [done[name] for name in done if str(name).startswith("shirts, ")]
     return {
         "sign-in": (None, "/sign-in"),
         "submit": ("lena", "/submit"),
         "jobs": ("lena", "/jobs"),
-        "job-running": ("lena", f"/jobs/{long}"),
-        "job": ("lena", f"/jobs/{sweep}"),
-        "report": ("lena", f"/jobs/{done[1]}/report"),
-        "compare": ("lena", f"/compare?jobs={shirts}"),
+        "job-running": ("lena", f"/jobs/{running}"),
+        "job": ("lena", f"/jobs/{half}"),
+        "report": ("lena", f"/jobs/{half}/report"),
+        "compare": ("lena", f"/compare?jobs={','.join(shirts)}"),
         "team": ("lena", "/team"),
         "admin": ("admin", "/admin"),
         "owner": ("admin", "/admin/owners/lena"),
