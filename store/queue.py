@@ -1,6 +1,6 @@
 """The doorbell: a Celery message that carries a job's id, and means no more than "somebody look at the queue".
 
-The database is the truth. A message may be lost, late or doubled, and nothing is: the sweeper rings again.
+The database is the truth. A message may be lost, late or doubled, and nothing is: whoever is idle looks for itself.
 """
 
 import structlog

@@ -47,7 +47,6 @@ class Settings(BaseSettings):
     lease_seconds: PositiveFloat = 20
     heartbeat_seconds: PositiveFloat = 4
     sweep_seconds: PositiveFloat = 15  # lease + sweep: a dead worker's job waits again within 35 s
-    rering_seconds: PositiveFloat = 30  # a row queued for so long without a doorbell is rung again
     max_attempts: PositiveInt = 3
     job_timeout_seconds: PositiveInt = 4 * 3600  # of one attempt's running time, where a job says nothing
     kill_grace_seconds: PositiveFloat = 5  # between SIGTERM and SIGKILL

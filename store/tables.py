@@ -264,7 +264,7 @@ class Job(Base):
     lease_token: Mapped[str | None] = mapped_column(String(36))
     lease_expires_at: Mapped[datetime | None]
     worker: Mapped[str | None] = mapped_column(Text)  # of the current attempt, or the last one
-    rung_at: Mapped[datetime | None]  # last doorbell; None: ring at the next sweep
+    rung_at: Mapped[datetime | None]  # when it was last to be rung for; None: ring at the next sweep
 
     created_at: Mapped[datetime]
     started_at: Mapped[datetime | None]  # of the current attempt, or the last one

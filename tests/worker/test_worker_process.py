@@ -94,7 +94,7 @@ class TestWorking:
         self, steps: Steps, environment: dict[str, str], tmp_path: Path
     ) -> None:
         job_id = submit_doomed(steps)
-        with processes.worker(environment | {"VITPRESS_RERING_SECONDS": "0.1"}, tmp_path / "worker.log"):
+        with processes.worker(environment, tmp_path / "worker.log"):
             wait_for(steps, job_id, JobState.FAILED)
 
 
@@ -116,16 +116,6 @@ class TestOnRabbitMQ:
         assert wait_for(steps, first, JobState.FAILED).attempt == 1
         worker.send_signal(signal.SIGTERM)
         assert worker.wait(SECONDS) == 0
-
-    def test_a_bell_that_rang_before_the_worker_came_is_kept(
-        self, steps: Steps, settings: Settings, environment: dict[str, str], tmp_path: Path
-    ) -> None:
-        job_id = submit_doomed(steps)
-        assert queue.ring(settings, job_id, Queue.CPU)
-        with processes.worker(environment, tmp_path / "worker.log"):
-            job = wait_for(steps, job_id, JobState.FAILED)
-        assert job.started_at is not None
-        assert job.started_at - job.created_at < timedelta(seconds=settings.rering_seconds)  # then the sweeper rings
 
     def test_a_bell_that_a_busy_worker_is_handed_goes_to_an_idle_one(
         self, steps: Steps, settings: Settings, environment: dict[str, str], tmp_path: Path
