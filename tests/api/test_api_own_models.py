@@ -7,14 +7,16 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, event, select
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
 
 from fake_hub import Hub
 from hands import Worker
 from store.owners import LOCAL
-from store.session import now, transaction
+from store.session import now, session_factory, transaction
 from store.settings import Settings
-from store.tables import Trash, Upload
+from store.tables import OwnModel, Trash, Upload
 from store.values import Scope
 from team import Team
 from worker import runner
@@ -221,6 +223,35 @@ class TestRefusals:
     @pytest.mark.parametrize("name", ["own:none", "own:", "own:%00", "own:..%2f..", "sample:vit_digits"])
     def test_to_delete_what_is_nobodys(self, client: TestClient, name: str) -> None:
         assert client.delete(f"/v1/models/{name}").status_code == 404
+
+
+class TestACommitWhoseAnswerIsLost:
+    def test_leaves_the_model_its_blob(
+        self, client: TestClient, upload: Bring, settings: Settings, database: Engine
+    ) -> None:
+        """The connection broke when all was done: nobody knows, so nothing may be undone."""
+
+        making: list[Session] = []
+
+        def note(session: Session, _: object) -> None:
+            making.extend(session for each in session.new if isinstance(each, OwnModel))
+
+        def lose(session: Session) -> None:
+            if session in making:
+                raise OperationalError("COMMIT", {}, ConnectionError("the server closed the connection"))
+
+        event.listen(session_factory, "after_flush", note)
+        event.listen(session_factory, "after_commit", lose)
+        try:
+            assert client.post("/v1/models", json=body(upload())).status_code == 503
+        finally:
+            event.remove(session_factory, "after_flush", note)
+            event.remove(session_factory, "after_commit", lose)
+        assert client.get("/v1/models/own:digits").json()["state"] == "checking"
+        [kept] = (settings.data_dir / "blobs" / "models").rglob("*.safetensors")
+        assert kept.read_bytes() == WEIGHTS
+        with transaction(database, read_only=True) as session:
+            assert session.scalars(select(Trash.prefix)).all() == []
 
 
 class TestDeleting:
