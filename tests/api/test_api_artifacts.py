@@ -193,6 +193,15 @@ class TestLinks:
 
         assert client.get(weights, follow_redirects=False).json()["code"] == "blob_not_found"
 
+    def test_are_not_given_to_what_has_another_length(
+        self, client: TestClient, settings: Settings, job: str, weights: str, tmp_path: Path
+    ) -> None:
+        (tmp_path / "short").write_bytes(WEIGHTS[:-1])
+        Blobs.open(settings).put_file(f"{job.removeprefix('/v1/')}/attempt-1/model.safetensors", tmp_path / "short")
+
+        answer = client.get(weights, follow_redirects=False)
+        assert (answer.status_code, answer.json()["code"]) == (410, "blob_damaged")
+
     def test_are_followed_by_the_client(self, server: str, job: str, tmp_path: Path) -> None:
         with Client(server) as client:
             client.download(job.rpartition("/")[2], tmp_path / "out")

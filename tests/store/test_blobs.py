@@ -1,6 +1,7 @@
 """The same behaviour on local files and on an S3 peer."""
 
 import hashlib
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -9,7 +10,7 @@ import httpx
 import pytest
 
 from store.blobs import Blobs
-from store.errors import BlobNotFoundError
+from store.errors import BlobDamagedError, BlobNotFoundError
 from store.settings import Settings
 
 CONTENT = bytes(range(251)) * 30_011  # more than one part of a multipart upload, and more than one chunk
@@ -127,6 +128,32 @@ class TestFetching:
         assert not (tmp_path / "fetched").exists()
 
 
+class TestReadingAtOnce:
+    def test_gives_what_was_put_and_nothing_else(self, blobs: Blobs, file: Path, tmp_path: Path) -> None:
+        stored = blobs.put_file("jobs/1/attempt-1/weights", file)
+        assert blobs.read("jobs/1/attempt-1/weights", stored) == CONTENT
+        for damaged in (CONTENT[:-1], CONTENT[:-1] + b"x"):
+            (tmp_path / "damaged").write_bytes(damaged)
+            blobs.put_file("jobs/1/attempt-1/weights", tmp_path / "damaged")
+            with pytest.raises(BlobDamagedError, match="weights"):
+                blobs.read("jobs/1/attempt-1/weights", stored)
+
+
+class TestAVersion:
+    def test_is_never_mixed_with_another(self, blobs: Blobs, file: Path, tmp_path: Path) -> None:
+        """What was opened is read to its end, or is an error."""
+        (tmp_path / "other").write_bytes(CONTENT[::-1])
+        blobs.put_file("jobs/1/attempt-1/weights", file)
+        with closing(blobs.reader("jobs/1/attempt-1/weights")) as reader:
+            blobs.put_file("jobs/1/attempt-1/weights", tmp_path / "other")
+            try:
+                assert reader.read(0, 1009) == CONTENT[:1009]  # a file stays as long as it is open
+            except BlobDamagedError:
+                assert not reader.near
+        with closing(blobs.reader("jobs/1/attempt-1/weights")) as other:
+            assert other.version != reader.version
+
+
 class TestDeleting:
     def test_one_blob_goes_alone_and_a_missing_one_is_fine(self, blobs: Blobs, file: Path) -> None:
         for key in ("jobs/1/attempt-1/a", "jobs/1/attempt-1/b"):
@@ -145,6 +172,13 @@ class TestDeleting:
             with pytest.raises(BlobNotFoundError):
                 blobs.head(key)
         assert blobs.head("jobs/11/attempt-1/a") == len(CONTENT)
+
+    def test_what_a_killed_process_left_half_written_goes_with_its_prefix(self, file: Path, tmp_path: Path) -> None:
+        blobs = Blobs.open(Settings(data_dir=tmp_path))
+        blobs.put_file("jobs/1/attempt-1/a", file)
+        (tmp_path / "blobs" / "jobs" / "1" / "attempt-1" / ".of_a_killed_process.part").touch()
+        blobs.delete_prefix("jobs/1/attempt-1")
+        assert [path for path in (tmp_path / "blobs").rglob("*") if path.is_file()] == []
 
     def test_an_empty_prefix_is_fine(self, blobs: Blobs) -> None:
         blobs.delete_prefix("jobs/3")
