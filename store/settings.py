@@ -30,7 +30,7 @@ def _in_data_dir(prefix: str, name: str) -> Any:
 
 
 class Settings(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix="VITPRESS_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="VITPRESS_", frozen=True, hide_input_in_errors=True)  # has passwords
 
     data_dir: Directory = Path(".vitpress").resolve()
     database_url: Annotated[str, AfterValidator(_with_driver)] = _in_data_dir("sqlite:///", "vitpress.db")
