@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from kombu.connection import Connection
 from sqlalchemy import Engine, select
 
 import processes
@@ -116,6 +117,33 @@ class TestOnRabbitMQ:
         assert wait_for(steps, first, JobState.FAILED).attempt == 1
         worker.send_signal(signal.SIGTERM)
         assert worker.wait(SECONDS) == 0
+
+    def test_a_message_that_is_no_bell_costs_the_worker_no_more_than_itself(
+        self, steps: Steps, settings: Settings, broker_url: str, worker: "subprocess.Popen[bytes]"
+    ) -> None:
+        """On Redis and Valkey, there is more to it: tests/faults/test_fault_broker.py."""
+        before = submit_doomed(steps)
+        assert queue.ring(settings, before, Queue.CPU)
+        wait_for(steps, before, JobState.FAILED)
+        bad: list[tuple[bytes, dict[str, str]]] = [
+            (b"{", {}),
+            (b"[[], {}, {}]", {"task": "os.system"}),
+            (b"null", {"task": queue.WORK, "id": "1"}),
+            (b"[[], {}, {}]", {"task": queue.WORK, "id": "1"}),
+        ]
+        with Connection(broker_url) as connection:  # type: ignore[no-untyped-call]
+            for body, headers in bad:
+                connection.Producer().publish(
+                    body,
+                    routing_key=Queue.CPU,
+                    headers=headers,
+                    content_type="application/json",
+                    content_encoding="utf-8",
+                )
+        after = submit_doomed(steps)
+        assert queue.ring(settings, after, Queue.CPU)
+        wait_for(steps, after, JobState.FAILED)
+        assert worker.poll() is None
 
     def test_a_bell_that_a_busy_worker_is_handed_goes_to_an_idle_one(
         self, steps: Steps, settings: Settings, environment: dict[str, str], tmp_path: Path
