@@ -59,12 +59,12 @@ def moment(given: datetime | None) -> str | Markup:
 
 def achieved(given: Constraint) -> str:
     """What came of what was asked for."""
-    what = {"target_macs": "MACs", "target_latency": "latency", "max_error_increase": "errors"}
-    reached = 0.0 if given.achieved is None else given.achieved
-    sign = "+" if (given.kind == "max_error_increase") == (reached >= 0) else "−"
-    return f"{sign}{percent(abs(reached))} {what.get(given.kind, 'parameters')}" + (
-        "" if given.met else ", goal missed"
-    )
+    if given.achieved is None:
+        return NOTHING
+    names = {"target_macs": "MACs", "target_latency": "latency", "max_error_increase": "errors"}
+    sign = "+" if (given.kind == "max_error_increase") == (given.achieved >= 0) else "−"
+    missed = "" if given.met else ", goal missed"
+    return f"{sign}{percent(abs(given.achieved))} {names.get(given.kind, 'parameters')}{missed}"
 
 
 def short(job_id: str) -> str:

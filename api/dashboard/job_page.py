@@ -9,11 +9,11 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from api import submissions
 from api.dashboard.compare_page import goal
 from api.dashboard.render import page
+from api.dashboard.submit_page import same
 from api.dashboard.team_page import WAITING_FOR
 from api.dashboard.visitor import JobId, Submitter, Visitor, submitter
 from api.queue import heard_lately
 from api.resources import Found
-from api.schemas import JobRequest
 from core.progress import Stage
 from store import changes, forecast, jobs, storage
 from store.queue import ring
@@ -73,7 +73,7 @@ def retry(job_id: JobId, visitor: Submitter, found: Found) -> Response:
 @changing.post("/clone")
 def clone(job_id: JobId, visitor: Submitter, found: Found) -> Response:
     with transaction(found.engine, read_only=True) as session:
-        wanted = JobRequest.model_validate(submissions.as_requested(jobs.get(session, job_id)))
+        wanted = same(jobs.get(session, job_id))
     submissions.check(wanted, visitor, found)
     with transaction(found.engine) as session:
         storage.check_quota(session, visitor.owner_id)
@@ -98,7 +98,7 @@ def _to(job_id: str) -> Response:
 
 def _stages(job: JobView, log: Sequence[EventView]) -> list[tuple[Stage, str, float]]:
     """Those that the job goes through, with where it is: ``done``, ``now`` or ``ahead``, and how much is done."""
-    gone_through = {event.stage for event in log if event.attempt == job.attempt}
+    gone_through = {job.stage, *(event.stage for event in log if event.attempt == job.attempt)}
     expected = [
         stage
         for stage in Stage

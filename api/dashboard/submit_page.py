@@ -41,7 +41,7 @@ from store import jobs, storage
 from store.errors import DailyLimitError, ProjectNotFoundError, StorageQuotaError
 from store.queue import ring
 from store.session import transaction
-from store.values import Identity
+from store.values import Identity, JobView
 from vitpress.plan import Plan
 
 FIRST = "sample:vit_fmnist"  # to begin with: it is there, and takes seconds
@@ -70,7 +70,7 @@ def get(request: Request, visitor: Submitter, found: Found, like: str = "") -> H
     if job_id is not None:
         with transaction(found.engine, read_only=True) as session:
             jobs.owned(session, job_id, visitor.owner_id)
-            wanted = JobRequest.model_validate(submissions.as_requested(jobs.get(session, job_id)))
+            wanted = same(jobs.get(session, job_id))
         values = DEFAULTS | values_of(wanted.model_dump(mode="json"))
     for name, text in request.query_params.multi_items():
         if name in FIELDS or name == "goal":
@@ -112,6 +112,14 @@ def models(request: Request, visitor: Submitter, found: Found, search: str = "")
 def other_means(request: Request, visitor: Submitter, found: Found, values: Posted) -> HTMLResponse:
     """For the script: what would do the same without this page."""
     return page(request, "equivalents.html", visitor=visitor, means=_equivalents(request, found, values))
+
+
+def same(job: JobView) -> JobRequest:
+    """What would have the same job again. Raises ``InvalidRequestError`` where that is no longer allowed."""
+    try:
+        return JobRequest.model_validate(submissions.as_requested(job))
+    except ValidationError as error:
+        raise InvalidRequestError(_invalid(error)) from error
 
 
 def _form(

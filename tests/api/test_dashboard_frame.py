@@ -1,12 +1,15 @@
 """What every page has: headers, errors that are pages, files that are cached."""
 
 import re
+from pathlib import Path
 
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from api.app import create_app
 from serving import local_client
+from store.settings import Settings
 from team import Team
 
 HTML = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
@@ -21,9 +24,10 @@ POLICY = {
     "frame-ancestors 'none'",
 }
 
-pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)  # no row is touched
+on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)  # no row is touched
 
 
+@on_sqlite
 class TestHeaders:
     @pytest.mark.parametrize("path", ["/jobs", "/nothing"])
     def test_a_page_runs_and_shows_only_what_this_server_has(self, client: TestClient, path: str) -> None:
@@ -42,6 +46,7 @@ class TestHeaders:
             assert not re.search(r"(?:src|href|action)=[\"'](?:https?:)?//", text), path
 
 
+@on_sqlite
 class TestErrors:
     def test_are_pages_for_browsers(self, client: TestClient) -> None:
         answer = client.get("/nothing", headers=HTML)
@@ -79,6 +84,21 @@ class TestErrors:
         assert "<script>alert" not in answer.text
 
 
+class TestOutage:
+    def test_a_database_that_cannot_be_reached_is_a_page_to_be_tried_again(self, tmp_path: Path) -> None:
+        url = "postgresql://nobody:sesame@127.0.0.1:1/nothing"
+        settings = Settings(data_dir=tmp_path, database_url=url, auth="local")
+
+        with local_client(create_app(settings)) as client:
+            answer = client.get("/jobs", headers=HTML)
+
+        assert (answer.status_code, answer.headers["Content-Type"]) == (503, "text/html; charset=utf-8")
+        assert int(answer.headers["Retry-After"]) > 0
+        assert "Database unreachable" in answer.text
+        assert "sesame" not in answer.text
+
+
+@on_sqlite
 class TestFiles:
     def test_those_of_a_page_are_kept_for_good_and_are_there(self, client: TestClient) -> None:
         addresses = re.findall(r"(?:href|src)=\"(/static/[^\"]+)\"", client.get("/submit").text)
@@ -103,6 +123,7 @@ class TestFiles:
             assert client.get(f"/static/{name}").status_code == 404, name
 
 
+@on_sqlite
 class TestReference:
     def test_names_every_operation_to_anybody(self, team: Team) -> None:
         stranger = team.with_key(None)

@@ -8,10 +8,15 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 from httpx2 import Response
+from sqlalchemy import text
 
 from api.throttle import BURST
+from store import keys
+from store.owners import LOCAL_IDENTITY
+from store.session import engine, transaction
 from store.values import Scope
 from team import Team
+from worker.sweep import sweep
 
 HERE = {"Origin": "http://vitpress.test"}
 ELSEWHERE: list[dict[str, str]] = [
@@ -229,6 +234,18 @@ class TestSession:
 
         assert not browser.is_known()
         assert browser.client.get("/jobs").headers["Location"].startswith("/sign-in")
+
+    def test_leaves_nothing_behind_once_it_is_swept(self, team: Team, anna: Browser) -> None:
+        database = engine(team.settings)
+        with transaction(database) as session:
+            [key] = keys.list_(session, team.place("anna").owner_id).items
+            keys.revoke(session, key.id, LOCAL_IDENTITY)
+        assert not anna.is_known()
+
+        sweep(database, team.settings)
+
+        with database.begin() as connection:
+            assert connection.execute(text("SELECT count(*) FROM sign_ins")).scalar() == 0
 
     def test_does_not_matter_where_a_key_is_sent(self, team: Team, anna: Browser, submission: Submission) -> None:
         key = team.key("bert", Scope.SUBMIT)

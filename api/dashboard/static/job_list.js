@@ -3,7 +3,7 @@
 
 import { tell } from "./times.js";
 
-const LIVELY = 3000;
+const LIVELY = 4000;
 const CALM = 15000;
 const MOST_AT_ONCE = 16; // what /compare takes
 const news = document.getElementById("news");
