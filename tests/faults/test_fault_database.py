@@ -17,6 +17,7 @@ import pytest
 from figures import Figures
 from history import judge, read
 from house import JOB, SECONDS, House
+from limits import no_room
 from sqlalchemy import Engine, event, make_url, select, text
 
 import services
@@ -236,8 +237,6 @@ class TestSqlite:
 
     def test_whose_file_cannot_grow_is_a_503_and_recovers(self, tmp_path: Path) -> None:
         """Of a real process, by the system's limit on the size of files."""
-        from test_fault_blobs import no_room
-
         with House(f"sqlite:///{tmp_path}/vitpress.db", NO_BROKER, tmp_path) as house:
             house.migrate()
             with house.api() as api:
