@@ -4,23 +4,20 @@ from collections.abc import AsyncIterator
 from typing import Annotated
 
 import anyio
-import anyio.to_thread
 import structlog
-from fastapi import APIRouter, Depends, Header
+from fastapi import APIRouter, Depends, Header, Request
 from fastapi.sse import EventSourceResponse, ServerSentEvent
-from sqlalchemy import Engine
 
 from api.dependencies import JobId
 from api.errors import DATABASE_UNREACHABLE, responses
-from api.resources import Database, Found, Resources
+from api.identity import known
+from api.resources import Found, Resources
 from api.schemas import JobEvent
 from store import jobs
 from store.errors import JobNotFoundError
-from store.session import transaction
 from store.values import EventView, JobView
 
 POLL_SECONDS = 0.5  # a cheap query, and no slower than people notice
-PAGE = 200
 
 _EVENT = {"data": {"contentMediaType": "application/json", "contentSchema": {"$ref": "#/components/schemas/JobEvent"}}}
 _DECLARED = {
@@ -36,11 +33,13 @@ log = structlog.get_logger(__name__)
 router = APIRouter(prefix="/v1/jobs/{job_id}/events", tags=["jobs"])
 
 
-def opening(job_id: JobId, engine: Database) -> tuple[JobView, int]:
+async def opening(job_id: JobId, request: Request, found: Found) -> tuple[JobView, int]:
     """The job, and the id of its last event. The id is read first: an event may then come twice, but none is missed."""
-    with transaction(engine, read_only=True) as session:
-        last = jobs.last_event_id(session, job_id)
-        return jobs.get(session, job_id), last
+    last = await found.gathered.ask(jobs.last_event_ids, job_id) or 0
+    job = await found.gathered.ask(jobs.seen_each, (job_id, (await known(request)).owner_id))
+    if job is None:
+        raise JobNotFoundError(job_id)
+    return job, last
 
 
 @router.get(
@@ -80,15 +79,10 @@ async def watch(
 async def _events_after(found: Resources, job_id: str, seen: int) -> list[EventView] | None:
     """None while the database is away: the stream has begun, and outlives that."""
     try:
-        return await anyio.to_thread.run_sync(_read, found.engine, job_id, seen, limiter=found.watchers)
+        return await found.gathered.ask(jobs.events_after_each, (job_id, seen)) or []
     except DATABASE_UNREACHABLE as error:
         log.warning("events not read", job_id=job_id, error=type(error).__name__)
         return None
-
-
-def _read(engine: Engine, job_id: str, seen: int) -> list[EventView]:
-    with transaction(engine, read_only=True) as session:
-        return jobs.events_after(session, job_id, seen, PAGE)
 
 
 def _snapshot(job: JobView) -> JobEvent:

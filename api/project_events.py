@@ -12,7 +12,7 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from sqlalchemy import Engine
 
 from api.errors import DATABASE_UNREACHABLE, InvalidRequestError, responses
-from api.events import PAGE, POLL_SECONDS
+from api.events import POLL_SECONDS
 from api.identity import Reader
 from api.projects import Name
 from api.resources import Database, Found, Resources
@@ -22,6 +22,7 @@ from store.errors import ProjectNotFoundError
 from store.project_events import Position
 from store.session import transaction
 
+PAGE = 200
 STREAM_SECONDS = 3600  # then its reader comes again, and shows its key again
 
 _SCHEMAS = [{"$ref": "#/components/schemas/ProjectEvent"}, {"$ref": "#/components/schemas/ProjectOpened"}]

@@ -32,6 +32,19 @@ LATER = datetime(9000, 1, 1)  # of claims that are played out
 # ---------------------------------------------------------------- how long a job takes
 
 
+def seconds_left_each(session: Session, jobs: Iterable[Any]) -> dict[str, float | None]:
+    """As ``seconds_left``, by id: what like jobs took is looked up once for all that are of a kind."""
+    known: dict[object, list[tuple[Any, dict[str, float] | None]]] = {}
+    left: dict[str, float | None] = {}
+    for job in jobs:
+        if job.state is JobState.RUNNING:
+            of_a_kind = (job.kind, job.model, job.dataset, _private(job))
+            if of_a_kind not in known:
+                known[of_a_kind] = _before(session, job)
+            left[job.id] = _left_by(known[of_a_kind], job)
+    return left
+
+
 def seconds_left(session: Session, job: Any) -> float | None:
     """What the stages ahead took in the last like job that succeeded, and what this stage says of itself.
 
@@ -40,13 +53,19 @@ def seconds_left(session: Session, job: Any) -> float | None:
     """
     if job.state is not JobState.RUNNING:
         return None
-    before = session.execute(
-        _past(job).with_only_columns(Job.recipe, Job.stage_seconds).where(Job.dataset == job.dataset).limit(LIKE)
-    )
+    return _left_by(_before(session, job), job)
+
+
+def _before(session: Session, job: Any) -> list[tuple[Any, dict[str, float] | None]]:
+    """Of the last jobs of the same model and dataset, what tells how long they take, and what each stage took."""
+    columns = (Job.recipe, Job.stage_seconds)
+    rows = session.execute(_past(job).with_only_columns(*columns).where(Job.dataset == job.dataset).limit(LIKE))
+    return [(_length(row.recipe), row.stage_seconds) for row in rows]
+
+
+def _left_by(before: Iterable[tuple[Any, dict[str, float] | None]], job: Any) -> float | None:
     length = _length(job.recipe)
-    seconds: dict[str, float] | None = next(
-        (row.stage_seconds for row in before if _length(row.recipe) == length), None
-    )
+    seconds = next((took for of_length, took in before if of_length == length), None)
     if seconds is None:
         return None
     stages = list(Stage)

@@ -274,9 +274,25 @@ def events_after(
     ]
 
 
+def events_after_each(
+    session: Session, asked: Collection[tuple[str, int]], limit: int = 100
+) -> dict[tuple[str, int], list[EventView]]:
+    """As ``events_after``, by the ids of jobs and of their events; those behind which there is nothing are left out."""
+    newest = last_event_ids(session, {job_id for job_id, _ in asked})
+    behind = [(job_id, seen) for job_id, seen in asked if newest.get(job_id, 0) > seen]
+    return {each: events_after(session, *each, limit) for each in behind}
+
+
 def last_event_id(session: Session, job_id: str) -> int:
     """The id that ``events_after`` continues from now on; 0 for a job that is not there."""
-    return session.scalar(select(func.max(Event.id)).where(Event.job_id == job_id)) or 0
+    return last_event_ids(session, [job_id]).get(job_id, 0)
+
+
+def last_event_ids(session: Session, job_ids: Collection[str]) -> dict[str, int]:
+    """As ``last_event_id``, of those of the jobs that have events."""
+    last = select(func.max(Event.id)).where(Event.job_id == Job.id).scalar_subquery()
+    rows = session.execute(select(Job.id, last.label("last")).where(Job.id.in_(job_ids)))
+    return {row.id: row.last for row in rows if row.last is not None}
 
 
 # ---------------------------------------------------------------- how it is read
@@ -304,7 +320,8 @@ def _select_jobs() -> Select[Any]:
 def _views(session: Session, query: Select[Any]) -> list[JobView]:
     rows = session.execute(query).all()
     positions = line.positions(session, [row.id for row in rows if row.state is JobState.QUEUED])
-    return [_view(row, positions.get(row.id), forecast.seconds_left(session, row)) for row in rows]
+    left = forecast.seconds_left_each(session, rows)
+    return [_view(row, positions.get(row.id), left.get(row.id)) for row in rows]
 
 
 def _view(job: Any, position: int | None, eta_seconds: float | None) -> JobView:
