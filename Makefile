@@ -11,7 +11,7 @@ LOCK := $(BIN)/uv --quiet pip compile pyproject.toml locks/build.in --constraint
 DISTRIBUTIONS := pyproject.toml client/pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test lint types format bench faults docs openapi catalog lock audit clean
+.PHONY: help demo up test lint types format bench faults load docs openapi catalog lock audit clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
@@ -48,6 +48,9 @@ faults: $(VENV)/dev  ## Break the service in every way for an hour, and write do
 	@tests/need-postgresql.sh
 	@tests/need-rabbitmq.sh
 	$(BIN)/python -m pytest tests/faults --full
+
+load: $(VENV)/dev  ## Measure what load the service bears, beside a bare handler and nginx; the machine should be idle
+	$(BIN)/python -m benchmarks.load
 
 docs: $(VENV)/dev  ## Build the documentation into build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --config-file docs/site/mkdocs.yml
