@@ -1,5 +1,5 @@
-"""Where a test holds an attempt in the stage in which it is to be broken: the database lets no write through that would
-end the stage. What takes but a moment is met in this way as surely as what takes long.
+"""Where a test holds an attempt that is to be broken: the database lets no write through that would lead away from it.
+What takes but a moment is met in this way as surely as what takes long.
 """
 
 import itertools
@@ -23,15 +23,30 @@ class Gate:
         self._connection.execute("SELECT pg_advisory_unlock_all()")
 
     def somebody_waits(self) -> bool:
-        """Whether the stage is over but for the write that tells of it."""
+        """Whether somebody has come as far as this."""
         waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = %s AND NOT granted"
         row = self._connection.execute(waiting, [self._number]).fetchone()
         return row is not None and bool(row[0])
 
 
+def behind_stage(job_id: str, stage: Stage, attempt: int) -> str:
+    """Before the write that ends that stage of that attempt."""
+    ends = "(NEW.stage IS DISTINCT FROM OLD.stage OR NEW.state <> OLD.state)"
+    return f"{_of(job_id, attempt)} AND OLD.stage = '{stage}' AND {ends}"
+
+
+def behind_checkpoint(job_id: str, file: str, attempt: int) -> str:
+    """Before whatever is written next once that attempt, or one before it, has left a checkpoint with that file."""
+    return f"{_of(job_id, attempt)} AND OLD.checkpoint::text LIKE '%\"{file}\"%'"
+
+
+def _of(job_id: str, attempt: int) -> str:
+    return f"OLD.id = '{job_id}' AND OLD.attempt = {attempt}"
+
+
 @contextmanager
-def gate(database_url: str, job_id: str, stage: Stage, attempt: int) -> Iterator[Gate]:
-    """Closed, behind ``stage`` of that attempt. At the end of the context it is open.
+def gate(database_url: str, place: str) -> Iterator[Gate]:
+    """Closed, before updates of jobs at ``place``. At the end of the context it is open.
 
     Whoever waits there for 15 s gives up, as for any lock (``store.session``): be quick.
     """
@@ -47,10 +62,7 @@ def gate(database_url: str, job_id: str, stage: Stage, attempt: int) -> Iterator
         )
         connection.execute(
             (
-                f"CREATE TRIGGER {name} BEFORE UPDATE ON jobs FOR EACH ROW"
-                f" WHEN (OLD.id = '{job_id}' AND OLD.attempt = {attempt} AND OLD.stage = '{stage}'"
-                f" AND (NEW.stage IS DISTINCT FROM OLD.stage OR NEW.state <> OLD.state))"
-                f" EXECUTE FUNCTION {name}()"
+                f"CREATE TRIGGER {name} BEFORE UPDATE ON jobs FOR EACH ROW WHEN ({place}) EXECUTE FUNCTION {name}()"
             ).encode()
         )
         yield Gate(connection, number)

@@ -148,8 +148,9 @@ class House:
     def wait_for_end(self, *job_ids: str) -> None:
         services.wait_until(lambda: all(self.look(each).state.is_final for each in job_ids), 2 * SECONDS)
 
-    def gate(self, job_id: str, stage: Stage, attempt: int) -> AbstractContextManager[Gate]:
-        return gate(self.environment["VITPRESS_DATABASE_URL"], job_id, stage, attempt)
+    def gate(self, place: str) -> AbstractContextManager[Gate]:
+        """``place``: of ``gate.behind_stage`` and its like."""
+        return gate(self.environment["VITPRESS_DATABASE_URL"], place)
 
     def job(self, job_id: str) -> Mapping[str, Any]:
         answer = self.http.get(f"/v1/jobs/{job_id}")

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 import psutil
 import pytest
 from figures import Figures
+from gate import behind_stage
 from history import Past, judge, read
 from house import JOB, SECONDS, House
 from memory_limit import memory_limit
@@ -70,7 +71,7 @@ def assert_stored_whole(house: House, job_id: str) -> None:
 def end_in_each(house: House, job_id: str, stages: Sequence[Stage], end: Callable[[Worker], None]) -> None:
     """A worker for each of ``stages``, that is ended while its attempt at the job is in there."""
     for attempt, stage in enumerate(stages, 1):
-        with house.gate(job_id, stage, attempt) as gate, house.worker(f"worker-{attempt}") as worker:
+        with house.gate(behind_stage(job_id, stage, attempt)) as gate, house.worker(f"worker-{attempt}") as worker:
             wait_for_stage(house, job_id, stage, attempt)
             if stage is Stage.UPLOAD:  # all files are there, and the write is on its way that would make them count
                 services.wait_until(gate.somebody_waits, SECONDS)
@@ -244,7 +245,7 @@ class TestAWorkerPausedPastItsLease:
         assert all(each.is_clean for each in verdicts), verdicts
 
     def pause(self, house: House, worker: Worker, job_id: str, stage: Stage) -> psutil.Process:
-        with house.gate(job_id, stage, 1) as gate:
+        with house.gate(behind_stage(job_id, stage, 1)) as gate:
             wait_for_stage(house, job_id, stage, 1)
             if stage is Stage.UPLOAD:
                 services.wait_until(gate.somebody_waits, SECONDS)

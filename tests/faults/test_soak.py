@@ -185,7 +185,7 @@ def test_each_job_ends_once_and_nothing_is_left(house: House, full: bool, figure
     assert {past.state for past in pasts} <= {JobState.SUCCEEDED, JobState.CANCELLED}
     assert len(pasts) == form.jobs
     assert spent.restarts
-    assert quantile(spent.restarts, 0.99) <= RESTART_SECONDS
+    assert not full or quantile(spent.restarts, 0.99) <= RESTART_SECONDS
     assert stray == set()
     assert max(growth) <= GROWTH_BYTES
     assert all(after.files <= before.files + 8 for before, after in zip(early, late, strict=True))
