@@ -15,6 +15,8 @@ from store.session import transaction
 from store.settings import Settings
 from vitpress import Client
 
+pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+
 OTHER = EVIDENCE.model_copy(update={"spectra": None})
 
 
