@@ -130,15 +130,15 @@ class TestInHeaders:
         """An artifact's name in ``Content-Disposition``: a worker that was taken over could write any into its rows."""
         worker = Worker(settings, team.place("anna"))
         job_id = worker.submit()
-        name = 'a"; filename="b\r\nX-Injected: 1\u202e.html'
-        worker.finish(worker.claim(), {name: b"x"})
-        [artifact] = anna.get(f"/v1/jobs/{job_id}/artifacts").json()["items"]
+        name, broken = 'a"; filename="b\u202e.html', "a\r\nX-Injected: 1"
+        worker.finish(worker.claim(), {name: b"x", broken: b"y"})
         answer = anna.get(f"/v1/jobs/{job_id}/artifacts/{quote(name)}")
-        assert (artifact["name"], answer.content) == (name, b"x")
-        assert "x-injected" not in answer.headers
-        assert answer.headers["Content-Disposition"] == 'attachment; filename="a___filename__b__X-Injected__1_.html"'
+        assert answer.content == b"x"
+        assert answer.headers["Content-Disposition"] == 'attachment; filename="a___filename__b_.html"'
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
         assert answer.headers["Content-Type"] == "application/octet-stream"
+        answer = anna.get(f"/v1/jobs/{job_id}/artifacts/{quote(broken)}")
+        assert (answer.status_code, answer.headers.get("x-injected")) == (404, None)
 
 
 class TestOfPeople:
