@@ -21,6 +21,7 @@ from core.errors import DatasetError, UnknownDatasetError
 from store import checks, owners, trash, uploads
 from store import datasets as own_datasets
 from store.blobs import Stored
+from store.brought import SCHEME
 from store.datasets import DatasetView
 from store.errors import (
     BlobNotFoundError,
@@ -90,7 +91,7 @@ def create(
 @router.get("/{dataset}", name="get_dataset", summary="Show a dataset", responses=responses(UnknownDatasetError))
 def get(dataset: Name, asking: Reader, found: Found, request: Request) -> DatasetDetail:
     """With what the check of an own one found: counts, broken images, thumbnails."""
-    if not dataset.startswith(own_datasets.SCHEME):
+    if not dataset.startswith(SCHEME):
         settings = found.settings
         shown = _provided(datasets.describe(dataset, settings.samples_dir, settings.datasets_dir))
         return DatasetDetail(**shown.model_dump(), report=None, thumbnails=[])
@@ -153,8 +154,8 @@ def _keep(upload: str, name: str, dataset_id: str, owner_id: str, found: Resourc
     """
     with transaction(found.engine) as session:
         [file] = checked(lambda: uploads.complete(session, found.settings, owner_id, upload))
-        if f"{own_datasets.SCHEME}{name}" in own_datasets.names(session, owner_id):
-            raise DatasetExistsError(f"{own_datasets.SCHEME}{name}")
+        if f"{SCHEME}{name}" in own_datasets.names(session, owner_id):
+            raise DatasetExistsError(f"{SCHEME}{name}")
         trash.throw(session, own_datasets.prefix(dataset_id))
     return file, found.blobs.put_file(own_datasets.data_key(dataset_id), file)
 

@@ -18,6 +18,7 @@ from core.catalog import CatalogEntry
 from core.errors import HubNotAllowedError, UnknownModelError
 from store import checks, own_models, owners, trash, uploads
 from store.blobs import Stored
+from store.brought import SCHEME
 from store.errors import ModelExistsError, ModelInUseError
 from store.own_models import ModelView, Wanted
 from store.queue import ring
@@ -105,7 +106,7 @@ def create(
 @router.get("/{name:path}", name="get_model", summary="Show a model", responses=responses(UnknownModelError))
 def get(name: str, asking: Reader, engine: Database) -> ModelDetail:
     """With the shapes of its layers: what a plan is made from."""
-    if not name.startswith(own_models.SCHEME):
+    if not name.startswith(SCHEME):
         entry = catalog.get(name)
         return ModelDetail(**_shown(entry).model_dump(), shape=entry.shape, differences={}, converted=[])
     with transaction(engine, read_only=True) as session:
@@ -153,8 +154,8 @@ def _keep(upload: str, name: str, model_id: str, owner_id: str, found: Resources
     """
     with transaction(found.engine) as session:
         [file] = checked(lambda: uploads.complete(session, found.settings, owner_id, upload))
-        if f"{own_models.SCHEME}{name}" in own_models.names(session, owner_id):
-            raise ModelExistsError(f"{own_models.SCHEME}{name}")
+        if f"{SCHEME}{name}" in own_models.names(session, owner_id):
+            raise ModelExistsError(f"{SCHEME}{name}")
         trash.throw(session, own_models.prefix(model_id))
     return file, found.blobs.put_file(own_models.weights_key(model_id), file)
 

@@ -11,6 +11,7 @@ from core import catalog, datasets
 from core.shapes import ModelShape
 from store import datasets as own_datasets
 from store import own_models
+from store.brought import SCHEME
 from store.session import transaction
 
 PROVIDED_SECONDS = 5  # for which a folder that was a dataset is taken to be one still; the worker looks again
@@ -18,7 +19,7 @@ PROVIDED_SECONDS = 5  # for which a folder that was a dataset is taken to be one
 
 def model_shape(session: Session, owner_id: str, name: str) -> ModelShape:
     """Raises ``UnknownModelError``, ``ModelNotReadyError`` unless a job of the owner's may compress it."""
-    if not name.startswith(own_models.SCHEME):
+    if not name.startswith(SCHEME):
         return catalog.get(name).shape
     shape = own_models.shape(session, own_models.ready(session, owner_id, name).id)
     assert shape is not None
@@ -27,7 +28,7 @@ def model_shape(session: Session, owner_id: str, name: str) -> ModelShape:
 
 def check_dataset(found: Resources, owner_id: str, name: str) -> None:
     """Raises ``UnknownDatasetError``, ``DatasetError`` unless a job of the owner's may read it."""
-    if name.startswith(own_datasets.SCHEME):
+    if name.startswith(SCHEME):
         with transaction(found.engine, read_only=True) as session:
             own_datasets.ready(session, owner_id, name)
         return

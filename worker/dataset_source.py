@@ -22,6 +22,7 @@ from core.datasets import DatasetInfo, describe, describe_folder
 from core.errors import DatasetError
 from store import datasets
 from store.blobs import Blobs
+from store.brought import SCHEME
 from store.datasets import DatasetView
 from store.session import transaction
 from store.settings import Settings
@@ -35,7 +36,7 @@ def opened(name: str, owner_id: str, database: Engine, blobs: Blobs, settings: S
 
     Raises ``UnknownDatasetError``, ``DatasetError``, ``DirectoryNotAllowedError``, ``BlobNotFoundError``.
     """
-    if not name.startswith(datasets.SCHEME):
+    if not name.startswith(SCHEME):
         yield describe(name, settings.samples_dir, settings.datasets_dir)
         return
     with transaction(database, read_only=True) as session:

@@ -11,6 +11,7 @@ from sqlalchemy import Engine
 from core.errors import CheckpointError
 from store import own_models
 from store.blobs import Blobs
+from store.brought import SCHEME
 from store.own_models import ModelView
 from store.session import transaction
 from store.settings import Settings
@@ -30,7 +31,7 @@ def load(
     from core import models  # seconds of importing
     from core import own_models as own
 
-    if not name.startswith(own_models.SCHEME):
+    if not name.startswith(SCHEME):
         return models.load(name, settings.samples_dir, device)
     with transaction(database, read_only=True) as session:
         view = own_models.ready(session, owner_id, name)
