@@ -55,7 +55,12 @@ class Gathered:
                 kinds: dict[Read[Any, Any], list[Any]] = {}
                 for read, question in asked:
                     kinds.setdefault(read, []).append(question)
-                connection, outcomes = await loop.run_in_executor(self._thread, self._read_all, connection, kinds)
+                try:
+                    connection, outcomes = await loop.run_in_executor(self._thread, self._read_all, connection, kinds)
+                except BaseException:  # the server ends: nobody is to wait for what will not come
+                    for future in asked.values():
+                        future.cancel()
+                    raise
                 for (read, question), future in asked.items():
                     outcome = outcomes[read, question]
                     if isinstance(outcome, Exception):

@@ -5,7 +5,7 @@ from statistics import median
 from benchmarks.load import rows, servers
 from benchmarks.load.ground import Ground
 from benchmarks.load.steady import steady
-from benchmarks.load.wrk import Request, load
+from benchmarks.load.wrk import Request, load, once
 
 JOBS = 200  # of each kind: as many as are watched at a time
 GOAL_RATIO, GOAL_P99_MS = 0.6, 50
@@ -23,6 +23,7 @@ def measure(ground: Ground) -> None:
         servers.api(ground.directory, ground.processes, ground.environment) as api,
     ):
         for each in (bare, api):  # what is loaded at the first request is loaded
+            once(each, request)
             load(each, request, connections=8, seconds=2, directory=ground.directory)
         rounds = [
             [

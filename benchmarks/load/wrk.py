@@ -1,5 +1,6 @@
 """wrk, which puts as much load on servers as they bear. Each process has its own, with its share of the connections."""
 
+import http.client
 import json
 import shutil
 import subprocess
@@ -78,6 +79,19 @@ def load(processes: Processes, request: Request, *, connections: int, seconds: f
         p50_ms=max(each["p50_ms"] for each in told),
         p99_ms=max(each["p99_ms"] for each in told),
     )
+
+
+def once(processes: Processes, request: Request) -> None:
+    """Asks each process for itself, so that what is loaded at a first request is loaded. Raises where the answer is
+    another."""
+    for number, port in enumerate(processes.ports):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+        key = {"Idempotency-Key": f"{request.unique}-once-{number}"} if request.unique else {}
+        connection.request(request.method, request.paths[0], request.body, {**request.headers, **key})
+        answer = connection.getresponse()
+        if answer.status != request.status:
+            raise RuntimeError(f"{request.paths[0]}: {answer.status} {answer.read()[:200]!r}")
+        connection.close()
 
 
 def _script(request: Request, number: int) -> str:
