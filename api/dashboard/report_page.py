@@ -13,10 +13,11 @@ from obstore.exceptions import BaseError as BlobStoreError
 
 from api import results
 from api.dashboard import report_text
+from api.dashboard.confusion_charts import confusion
 from api.dashboard.figures import percent, short
 from api.dashboard.layer_charts import kept, spectra
 from api.dashboard.render import page
-from api.dashboard.report_charts import Drawn, accuracy, confusion, latency, self_check
+from api.dashboard.report_charts import Drawn, accuracy, latency, self_check
 from api.dashboard.visitor import JobId, Visitor
 from api.resources import Found, Resources
 from core.evidence import ChangedImage, Changes, Evidence

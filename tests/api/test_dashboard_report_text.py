@@ -4,8 +4,9 @@ import re
 
 import pytest
 
+from api.dashboard.confusion_charts import confusion
 from api.dashboard.layer_charts import kept, spectra
-from api.dashboard.report_charts import BINS, Drawn, accuracy, confusion, latency, self_check
+from api.dashboard.report_charts import BINS, Drawn, accuracy, latency, self_check
 from api.dashboard.report_page import Drawing, Drawings
 from api.dashboard.report_text import comparison, constraint, data_use, verdict, warnings
 from core.evidence import ConfusionCell, LatencySamples, Spectrum, SpectrumPoint
