@@ -96,8 +96,8 @@ class Crew:
         self._bury(runners)
         for place in (self.api, *self.workers):
             place.close()
-        self.api = Place(self._house.api())
         self.workers = [self._new_worker() for _ in self.workers]
+        self.api = Place(self._house.api())
 
     def _new_worker(self) -> Place:
         self._started += 1
@@ -125,9 +125,10 @@ def _runners(worker_pid: int) -> dict[str, psutil.Process]:
 
 @dataclass
 class Cost:
-    """``restarts``: seconds from a death to the job's next start. ``redone``: the fraction of all seconds of work that
-    an attempt spent which then died."""
+    """Seconds from a death until the job was queued again, ``noticed``, and until its next start, ``restarts``.
+    ``redone``: the fraction of all seconds of work that an attempt spent which then died."""
 
+    noticed: list[float] = field(default_factory=list)
     restarts: list[float] = field(default_factory=list)
     redone: float = 0.0
 
@@ -140,6 +141,7 @@ def cost(deaths: Sequence[Death], pasts: Sequence[Past]) -> Cost:
         starts = [each.at for each in by_id[death.job_id].starts()]
         before, after = [at for at in starts if at <= death.at], [at for at in starts if at > death.at]
         if before and after:
+            found.noticed.append((_queued_after(by_id[death.job_id], death.at) - death.at).total_seconds())
             found.restarts.append((after[0] - death.at).total_seconds())
             lost += (death.at - before[-1]).total_seconds()
     for past in pasts:
@@ -149,6 +151,10 @@ def cost(deaths: Sequence[Death], pasts: Sequence[Past]) -> Cost:
                 worked += (end.at - start.at).total_seconds()
     found.redone = lost / (lost + worked) if lost else 0.0
     return found
+
+
+def _queued_after(past: Past, at: datetime) -> datetime:
+    return next(each.at for each in past.moments if each.state is JobState.QUEUED and each.at > at)
 
 
 def quantile(seconds: Sequence[float], fraction: float) -> float:
