@@ -116,8 +116,8 @@ class TestABroker:
         with service.running(2) as running:
             service.broker.stop()
             began = time.monotonic()
-            waiting = service.submit(2)
-            took = (time.monotonic() - began) / 2
+            waiting = service.submit(1)
+            took = time.monotonic() - began
             service.broker.start()
         back = time.monotonic()
         service.assert_done_once(running + waiting)
@@ -125,19 +125,19 @@ class TestABroker:
             "broker stopped, and started empty",
             lost=0,
             submission_meanwhile_seconds=took,
-            all_4_done_after_seconds=time.monotonic() - back,
+            all_3_done_after_seconds=time.monotonic() - back,
         )
         assert took < ACCEPTED_SECONDS
 
     def test_that_is_emptied_costs_no_job(self, service: Service, figures: Figures) -> None:
         with service.running(2) as running:
-            waiting = service.submit(3)
+            waiting = service.submit(2)
             with service.broker.client() as client:
                 client.flushall()
         began = time.monotonic()
         service.assert_done_once(running + waiting)
         figures.record(
-            "FLUSHALL with 2 running and 3 queued jobs", lost=0, all_done_after_seconds=time.monotonic() - began
+            "FLUSHALL with 2 running and 2 queued jobs", lost=0, all_done_after_seconds=time.monotonic() - began
         )
         service.assert_done_once(service.submit(1))  # bells are heard as before
 
@@ -162,6 +162,13 @@ class TestABroker:
         )
         assert took < ACCEPTED_SECONDS
 
+    def test_that_says_nothing_keeps_no_worker_from_ending(self, service: Service) -> None:
+        with service.house.worker("third") as third:
+            services.wait_until(lambda: len(service.steps.do(workers.list_)) == 3, SECONDS)
+            with service.broker.paused():
+                third.terminate()
+                assert third.wait(SECONDS) == 0
+
     def test_whose_queue_is_something_else_is_asked_again(self, service: Service) -> None:
         """As is one that answers for a while that its disk is full."""
         service.wait_until_heard()
@@ -172,15 +179,14 @@ class TestABroker:
                 services.wait_until(lambda: service.told("Connection to broker lost") > lost, SECONDS)
             finally:
                 client.delete(Queue.CPU)
-        service.assert_done_once(service.submit(2))
+        service.assert_done_once(service.submit(1))
 
 
 class TestABell:
     def test_rung_many_times_has_a_job_done_once(self, service: Service) -> None:
-        ids = service.submit(2)
-        for _ in range(20):
-            for job_id in ids:
-                assert queue.ring(service.settings, job_id, Queue.CPU)
+        ids = service.submit(1)
+        for _ in range(30):
+            assert queue.ring(service.settings, ids[0], Queue.CPU)
         service.assert_done_once(ids)
         service.wait_until_heard()
         service.assert_done_once(ids)
