@@ -1,6 +1,9 @@
 """The locks say what is installed: here, where the tests run, and in the images."""
 
+import os
 import re
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator, Mapping
 from importlib import metadata
@@ -79,6 +82,28 @@ class TestALock:
 
     def test_is_a_part_of_what_is_tested(self, lock: str) -> None:
         assert releases(lock).items() <= releases("dev").items()
+
+
+class TestTheImages:
+    @pytest.mark.parametrize(
+        ("lock", "program"),
+        [
+            ("api", "import api.serve, api.admin_key, migrations.upgrade; api.serve.app()"),
+            ("worker", "import worker.app, worker.tasks, worker.runner, worker.health, core.pipeline, core.exports"),
+        ],
+    )
+    def test_have_all_that_their_processes_import(self, lock: str, program: str, tmp_path: Path) -> None:
+        there = releases(lock).keys() | DISTRIBUTIONS.keys()
+        missing = [
+            module
+            for module, owners in metadata.packages_distributions().items()
+            if there.isdisjoint(canonicalize_name(owner) for owner in owners)
+        ]
+        assert "playwright" in missing
+        hide = f"import sys; sys.modules |= dict.fromkeys({missing})"  # None there is a module that is not found
+        environment = os.environ | {"VITPRESS_DATA_DIR": str(tmp_path), "VITPRESS_BROKER_URL": "redis://127.0.0.1"}
+        done = subprocess.run([sys.executable, "-c", f"{hide}; {program}"], env=environment, cwd=ROOT)
+        assert done.returncode == 0
 
 
 class TestTheTests:
