@@ -66,7 +66,7 @@ ENV NVIDIA_VISIBLE_DEVICES=all \
 COPY --from=build-worker /opt/vitpress /opt/vitpress
 USER 10001:10001
 HEALTHCHECK --interval=60s --timeout=20s --start-period=60s --retries=3 CMD ["python", "-m", "worker.health"]
-CMD ["celery", "-A", "worker.app", "worker", "--without-gossip", "--without-mingle"]
+CMD ["celery", "-A", "worker.app", "worker"]
 
 FROM base AS api
 COPY --from=build-api /opt/vitpress /opt/vitpress

@@ -1,6 +1,6 @@
 """The HTTP API as one application: what lives with the server, what every request passes, and where the routes are.
 
-This process never imports torch or timm. Run it by ``uvicorn api.serve:app --factory``.
+This process never imports torch or timm. ``api.serve`` runs it.
 """
 
 from collections.abc import AsyncIterator

@@ -17,17 +17,7 @@ START_SECONDS = 60
 @contextmanager
 def worker(environment: Mapping[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A Celery worker process. It and all that it started are gone afterwards."""
-    command = [
-        sys.executable,
-        "-m",
-        "celery",
-        "--quiet",
-        "-A",
-        "worker.app",
-        "worker",
-        "--without-gossip",
-        "--without-mingle",
-    ]
+    command = [sys.executable, "-m", "celery", "--quiet", "-A", "worker.app", "worker"]
     with (
         log.open("ab") as output,
         subprocess.Popen(command, env=os.environ | environment, stdout=output, stderr=output) as process,

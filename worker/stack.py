@@ -109,7 +109,7 @@ def _children(settings: Settings, host: str, port: int) -> list[Child]:
     )
     return [
         *broker,
-        child("worker", "celery", "--quiet", "-A", "worker.app", "worker", "--without-gossip", "--without-mingle"),
+        child("worker", "celery", "--quiet", "-A", "worker.app", "worker"),
         child("api", "uvicorn", "api.serve:app", *SERVING, "--host", host, "--port", str(port)),
     ]
 

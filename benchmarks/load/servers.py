@@ -132,7 +132,7 @@ def nginx(directory: Path, files: Path, count: int) -> Iterator[int]:
 @contextmanager
 def worker(directory: Path, environment: Mapping[str, str]) -> Iterator[None]:
     command = [sys.executable, "-m", "celery", "--quiet", "-A", "worker.app", "worker"]
-    with _running([*command, "--without-gossip", "--without-mingle"], directory / "worker.log", environment):
+    with _running(command, directory / "worker.log", environment):
         yield
 
 
