@@ -38,11 +38,18 @@ log = structlog.get_logger(__name__)
 def main() -> None:
     claim = Claim.model_validate_json(sys.stdin.readline())
     lifeline.hold()
+    go_first()
     logs.configure()
     structlog.contextvars.bind_contextvars(**claim.for_logs())
     settings = get_settings()
     with outcome_of(claim, engine(settings)), spans.attempt(claim):
         run(claim, settings)
+
+
+def go_first() -> None:
+    """Where memory runs out, the kernel is to end this process, and no worker or database beside it."""
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("500")
 
 
 def run(claim: Claim, settings: Settings) -> None:
