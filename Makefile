@@ -23,9 +23,7 @@ up: $(VENV)/embedded  ## Run the whole service on this machine until Ctrl-C
 	$(BIN)/vitpress up
 
 test: $(VENV)/dev  ## Run all tests, against real PostgreSQL, Redis, RabbitMQ and S3 servers, in a real browser
-	@tests/need-postgresql.sh
-	@tests/need-rabbitmq.sh
-	@tests/need-chromium.sh
+	@tests/need.sh
 	$(BIN)/python -m pytest --numprocesses=auto --dist=loadfile
 
 lint: $(VENV)/dev  ## Check style, formatting and the layers' imports
@@ -45,11 +43,11 @@ bench: $(VENV)/dev  ## Measure every method and its rivals on three models; a ru
 	$(BIN)/python -m benchmarks.methods
 
 faults: $(VENV)/dev  ## Break the service in every way for an hour, and write down what that cost
-	@tests/need-postgresql.sh
-	@tests/need-rabbitmq.sh
+	@tests/need.sh
 	$(BIN)/python -m pytest tests/faults --full
 
 load: $(VENV)/dev  ## Measure what load the service bears, beside a bare handler and nginx; the machine should be idle
+	@tests/need.sh
 	$(BIN)/python -m benchmarks.load
 
 docs: $(VENV)/dev  ## Build the documentation into build/site
@@ -71,7 +69,7 @@ audit: $(VENV)/dev  ## Ask PyPI's advisories about every locked release
 	$(BIN)/pip-audit --strict --disable-pip --require-hashes --requirement locks/dev.txt
 
 screenshots: $(VENV)/dev  ## Photograph every page of the dashboard into docs/images
-	@tests/need-chromium.sh
+	@tests/need.sh
 	$(BIN)/python -m samples.screenshots
 
 clean:  ## Remove the virtual environment and what the service stored

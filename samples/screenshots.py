@@ -132,7 +132,7 @@ def _wait(condition: Callable[[], bool]) -> None:
 def _chromium() -> Iterator[Browser]:
     program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if program is None:
-        raise SystemExit("screenshots need Chromium; see tests/need-chromium.sh")
+        raise SystemExit("screenshots need Chromium; see tests/need.sh")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=ARGUMENTS)
         try:

@@ -270,7 +270,7 @@ def _rabbitmq_server() -> Path:
     for candidate in ("/usr/lib/rabbitmq/bin/rabbitmq-server", shutil.which("rabbitmq-server")):
         if candidate is not None and Path(candidate).exists():
             return Path(candidate)
-    raise RuntimeError("the tests need RabbitMQ: its programs, or VITPRESS_TEST_RABBITMQ; see tests/need-rabbitmq.sh")
+    raise RuntimeError("the tests need RabbitMQ: its programs, or VITPRESS_TEST_RABBITMQ; see tests/need.sh")
 
 
 def _postgres_programs() -> Path:

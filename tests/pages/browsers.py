@@ -31,7 +31,7 @@ def program() -> str:
     for candidate in [PROGRAM] if PROGRAM else [shutil.which(name) for name in names]:
         if candidate is not None:
             return candidate
-    raise RuntimeError("the tests need Chromium: its program, or VITPRESS_TEST_CHROMIUM; see tests/need-chromium.sh")
+    raise RuntimeError("the tests need Chromium: its program, or VITPRESS_TEST_CHROMIUM; see tests/need.sh")
 
 
 @contextmanager
