@@ -7,7 +7,7 @@ from pathlib import Path
 
 import boto3
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine, event
 
 import services
 from migrations.upgrade import upgrade
@@ -21,6 +21,21 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # as many run as there are cores; befor
 # A shell that starts the tests in the background has them ignore Ctrl-C, and so all that they start, unless it is
 # handled here.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def _engines_end() -> Iterator[None]:
+    """A process keeps its engines for as long as it lives, and tests make hundreds: each goes with its test."""
+    used: set[Engine] = set()
+
+    def note(connection: Connection) -> None:
+        used.add(connection.engine)
+
+    event.listen(Engine, "engine_connect", note)
+    yield
+    event.remove(Engine, "engine_connect", note)
+    for engine in used:
+        engine.dispose()
 
 
 @pytest.fixture(scope="session")

@@ -95,7 +95,8 @@ def end_all(engine: Engine) -> None:
 
 def owners_of(engine: Engine, job_ids: list[str]) -> dict[str, str]:
     with transaction(engine, read_only=True) as session:
-        return dict(session.execute(select(Job.id, Job.owner_id).where(Job.id.in_(job_ids))).tuples().all())
+        rows = session.execute(select(Job.id, Job.owner_id).where(Job.id.in_(job_ids)))
+        return {row.id: row.owner_id for row in rows}
 
 
 def _add(engine: Engine, owner_ids: list[str], count: int, *, more: dict[str, str], **columns: str) -> list[str]:

@@ -3,6 +3,7 @@ process a core of the API or of its bare peer, and nginx. They serve this machin
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -29,13 +30,13 @@ class Postgres:
 
     def crash(self) -> None:
         """Ends every process of it at once, with nothing written that was not written before; and starts it again."""
-        self._process.send_signal(3)  # SIGQUIT: its immediate shutdown, which is a crash
+        self._process.send_signal(signal.SIGQUIT)  # its immediate shutdown, which is a crash
         self._process.wait()
         self._process = self._start()
         _wait(lambda: _answers_sql(self.url), "PostgreSQL")
 
     def end(self) -> None:
-        self._process.terminate()
+        self._process.send_signal(signal.SIGINT)  # its fast shutdown: a client that is still there is not waited for
         self._process.wait()
 
 

@@ -15,7 +15,8 @@ from httpx2 import Response
 from sqlalchemy import Engine
 
 from api.app import create_app
-from hands import Worker
+from examples import EVIDENCE
+from hands import PLAN_ALONE, Worker
 from store import keys
 from store.session import now, transaction
 from store.settings import Settings
@@ -74,7 +75,7 @@ def annas(team: Team, settings: Settings, database: Engine) -> dict[str, str]:
     place = team.place("anna")
     worker = Worker(settings, place)
     job_id = worker.submit()
-    worker.finish(worker.claim())
+    worker.finish(worker.claim(), PLAN_ALONE | {"evidence.json": EVIDENCE.model_dump_json().encode()})
     team.client("anna").post("/v1/projects", json={"name": "annas-lenses"}).raise_for_status()
     with transaction(database) as session:
         key_id, _ = keys.create(session, place.owner_id, name="annas key", scopes=[Scope.READ])

@@ -41,7 +41,7 @@ class Form:
     deadline_seconds: float
 
 
-SHORT_FORM = Form(30, 2, 12, (2, 5), 1200)
+SHORT_FORM = Form(18, 2, 9, (2, 5), 1200)
 LONG_FORM = Form(int(os.environ.get("VITPRESS_TEST_SOAK_JOBS", "1000")), 4, 6, (8, 20), 5400)
 
 

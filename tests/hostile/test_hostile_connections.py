@@ -3,7 +3,7 @@
 import json
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import psutil
 import pytest
@@ -107,18 +107,14 @@ class TestABody:
         process = psutil.Process()
         with connected(port) as connection:
             connection.send(
-                "POST /v1/plans HTTP/1.1", "Host: 127.0.0.1", JSON, f"Content-Length: {GIGABYTE}", body=b" " * 4096
+                "POST /v1/plans HTTP/1.1", "Host: 127.0.0.1", JSON, f"Content-Length: {10**15}", body=b" " * 4096
             )
             assert connection.answer().status == 413
-            before, sent, piece = process.memory_info().rss, 0, b" " * (1 << 20)
-            try:
-                while sent < GIGABYTE:
+            before, piece = process.memory_info().rss, b" " * (1 << 20)
+            with suppress(ConnectionResetError, BrokenPipeError):
+                while True:  # until the connection is ended: there is no end to it otherwise
                     connection.socket.sendall(piece)
-                    sent += len(piece)
-            except OSError:  # the end of the connection
-                pass
             assert process.memory_info().rss - before < 64 << 20
-        assert sent < GIGABYTE
 
     @pytest.mark.parametrize("length", ["9" * 19, "9" * 30, "9" * 5000])
     def test_of_an_absurd_length_is_refused(self, port: int, length: str) -> None:
