@@ -68,6 +68,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[State]:
         database = engine(settings)
         blobs = Blobs.open(settings, QUICK)
+        gathered = Gathered(database)
         with shutdown.announced() as stopping:
             yield {
                 "resources": Resources(
@@ -81,9 +82,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
                     measures=measures,
                     writers=Writers(),
                     stopping=stopping,
-                    gathered=Gathered(database),
+                    gathered=gathered,
                 )
             }
+        await gathered.close()
         database.dispose()
 
     app = FastAPI(

@@ -46,6 +46,12 @@ class Gathered:
                 self._task = loop.create_task(self._answer())
         return await asyncio.shield(answer)  # who hangs up takes it from nobody else
 
+    async def close(self) -> None:
+        """Nobody asks any more. Once what is being read is read, the connection is back, and its engine may end."""
+        if self._task is not None:
+            await asyncio.wait([self._task])
+        self._thread.shutdown()  # waits for what it was given
+
     async def _answer(self) -> None:
         loop = asyncio.get_running_loop()
         connection: Connection | None = None

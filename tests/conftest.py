@@ -8,6 +8,7 @@ from pathlib import Path
 import boto3
 import pytest
 from sqlalchemy import Connection, Engine, event
+from sqlalchemy.pool import QueuePool
 
 import services
 from migrations.upgrade import upgrade
@@ -35,7 +36,9 @@ def _engines_end() -> Iterator[None]:
     yield
     event.remove(Engine, "engine_connect", note)
     for engine in used:
-        engine.dispose()
+        # One that is in use belongs to a server of several tests; its connection would be lost, and not closed.
+        if not (isinstance(engine.pool, QueuePool) and engine.pool.checkedout()):
+            engine.dispose()
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
+import pytest
 
 import services
 
@@ -41,6 +42,7 @@ def running_under(directory: Path) -> list[str]:
 
 
 class TestDemo:
+    @pytest.mark.timeout(900)  # two minutes alone
     def test_compresses_by_half_and_says_what_that_cost(self, tmp_path: Path) -> None:
         with demo(tmp_path) as process:
             assert process.stdout is not None
