@@ -6,14 +6,11 @@ from urllib.parse import urlencode
 from fastapi import Depends, Request, Response
 from fastapi.responses import RedirectResponse
 
-from api import session_cookie
-from api.dependencies import canonical_id
+from api import dependencies, session_cookie
 from api.identity import identity
-from api.resources import Database, Found
+from api.resources import Found
 from core.errors import VitpressError
-from store import jobs
-from store.errors import InvalidKeyError, JobNotFoundError, NotLocalError, ScopeError
-from store.session import transaction
+from store.errors import InvalidKeyError, NotLocalError, ScopeError
 from store.values import Identity, Scope
 
 
@@ -64,14 +61,9 @@ async def submitter(visitor: Visitor) -> Identity:
     return visitor
 
 
-def job_id(job_id: str, visitor: Visitor, engine: Database) -> str:
-    """The canonical id of a job of the visitor's; pages have no other way to name one. Raises ``JobNotFoundError``."""
-    canonical = canonical_id(job_id)
-    if canonical is None:
-        raise JobNotFoundError(job_id)
-    with transaction(engine, read_only=True) as session:
-        jobs.owned(session, canonical, visitor.owner_id)
-    return canonical
+async def job_id(job_id: str, request: Request, visitor: Visitor) -> str:
+    """As for routes of the API, whoever they know the visitor by. Pages have no other way to name a job."""
+    return await dependencies.job_id(job_id, request)
 
 
 Submitter = Annotated[Identity, Depends(submitter)]
