@@ -33,7 +33,7 @@ class Postgres:
         self._process.send_signal(signal.SIGQUIT)  # its immediate shutdown, which is a crash
         self._process.wait()
         self._process = self._start()
-        _wait(lambda: _answers_sql(self.url), "PostgreSQL")
+        wait_until(lambda: _answers_sql(self.url), "PostgreSQL answers")
 
     def end(self) -> None:
         self._process.send_signal(signal.SIGINT)  # its fast shutdown: a client that is still there is not waited for
@@ -59,7 +59,7 @@ def postgres(directory: Path) -> Iterator[Postgres]:
 
     server = Postgres(f"postgresql://postgres@127.0.0.1:{port}/postgres", start, start())
     try:
-        _wait(lambda: _answers_sql(server.url), "PostgreSQL")
+        wait_until(lambda: _answers_sql(server.url), "PostgreSQL answers")
         yield server
     finally:
         server.end()
@@ -71,7 +71,7 @@ def redis(directory: Path) -> Iterator[str]:
     port = free_port()
     command = [_program("redis-server"), "--port", str(port), "--bind", "127.0.0.1", "--dir", str(directory)]
     with _running([*command, "--save", ""], directory / "redis.log", {}):
-        _wait(lambda: _connects(port), "Redis")
+        wait_until(lambda: _connects(port), "Redis answers")
         yield f"redis://127.0.0.1:{port}/0"
 
 
@@ -126,7 +126,7 @@ def nginx(directory: Path, files: Path, count: int) -> Iterator[int]:
         f"server {{ listen 127.0.0.1:{port}; root {files}; }} }}\n"
     )
     with _running([_program("nginx"), "-c", str(config), "-p", str(home)], home / "log", {}):
-        _wait(lambda: _connects(port), "nginx")
+        wait_until(lambda: _connects(port), "nginx answers")
         yield port
 
 
@@ -150,7 +150,7 @@ def _uvicorns(
             pids.append(process.pid)
         processes = Processes(ports, pids)
         for url in processes.urls(health):
-            _wait(lambda url=url: _answers_http(url), app)  # type: ignore[misc]
+            wait_until(lambda url=url: _answers_http(url), f"{app} answers")  # type: ignore[misc]
         yield processes
 
 
@@ -175,11 +175,12 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _wait(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + START_SECONDS
+def wait_until(condition: Callable[[], object], what: str, seconds: float = START_SECONDS) -> None:
+    """Poll ``condition``, which is said as ``what``. Raises ``TimeoutError``."""
+    deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
-            raise TimeoutError(f"{what} does not answer after {START_SECONDS} s")
+            raise TimeoutError(f"not within {seconds} s: {what}")
         time.sleep(0.05)
 
 

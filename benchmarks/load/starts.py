@@ -4,7 +4,7 @@ once it runs, and the next one comes when the worker is idle again."""
 import json
 import time
 import urllib.request
-from collections.abc import Callable
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -12,6 +12,7 @@ from sqlalchemy import select
 
 from benchmarks.load import rows, servers
 from benchmarks.load.ground import Ground
+from benchmarks.load.servers import wait_until
 from benchmarks.load.submissions import BODY
 from store.session import transaction
 from store.tables import Job, JobState, Worker
@@ -27,13 +28,13 @@ def measure(ground: Ground) -> None:
         servers.api(ground.directory, 1, ground.environment) as api,
         servers.worker(ground.directory, ground.environment),
     ):
-        _wait(lambda: _column(ground, Worker.name))
+        wait_until(lambda: _column(ground, Worker.name), "a worker is there", PATIENCE_SECONDS)
         time.sleep(2)  # it signs on before it listens
         for _ in range(ground.sizes.starts):
             job_id = _post(api, "/v1/jobs", team, BODY)
-            _wait(lambda job_id=job_id: _column(ground, Job.started_at, job_id))  # type: ignore[misc]
+            wait_until(partial(_column, ground, Job.started_at, job_id), "a job has started", PATIENCE_SECONDS)
             _post(api, f"/v1/jobs/{job_id}/cancel", team, None)
-            _wait(lambda job_id=job_id: JobState(_column(ground, Job.state, job_id)).is_final)  # type: ignore[misc]
+            wait_until(partial(_has_ended, ground, job_id), "a job has ended", PATIENCE_SECONDS)
             lasted = _column(ground, Job.started_at, job_id) - _column(ground, Job.created_at, job_id)
             took.append(lasted.total_seconds() * 1000)
             time.sleep(1)  # the worker comes back from the job that it has ended
@@ -52,15 +53,11 @@ def _post(api: servers.Processes, path: str, team: rows.Team, body: object) -> s
         return str(json.load(answer)["id"])
 
 
+def _has_ended(ground: Ground, job_id: str) -> bool:
+    return JobState(_column(ground, Job.state, job_id)).is_final
+
+
 def _column(ground: Ground, column: Any, job_id: str | None = None) -> Any:
     query = select(column)
     with transaction(ground.engine, read_only=True) as session:
         return session.scalar(query if job_id is None else query.where(Job.id == job_id))
-
-
-def _wait(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"not so within {PATIENCE_SECONDS} s")
-        time.sleep(0.05)

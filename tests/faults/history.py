@@ -75,6 +75,11 @@ class Verdict:
     illegal: tuple[str, ...]
 
     @property
+    def counts(self) -> dict[str, int]:
+        """What is published of it."""
+        return {"lost": len(self.lost), "duplicates": len(self.duplicates)}
+
+    @property
     def is_clean(self) -> bool:
         return not (self.lost or self.duplicates or self.illegal)
 

@@ -118,7 +118,7 @@ class TestADatabaseThatIsRestarted:
         verdict = judge(ended, pasts)
         figures.record(
             "PostgreSQL stopped by SIGQUIT and started, under submissions",
-            accepted=len(ended), lost=len(verdict.lost), duplicates=len(verdict.duplicates),
+            accepted=len(ended), **verdict.counts,
             seconds_to_the_next_five_jobs=seconds,
         )  # fmt: skip
         assert verdict.is_clean, verdict

@@ -95,8 +95,7 @@ class TestAKilledWorker:
         figures.record(
             "kill -9 of a worker, in each stage",
             stages=len(stages),
-            lost=len(verdict.lost),
-            duplicates=len(verdict.duplicates),
+            **verdict.counts,
         )
         assert verdict.is_clean, verdict
         assert (past.state, past.attempt) == (JobState.SUCCEEDED, len(stages) + 1)
@@ -127,8 +126,7 @@ class TestEverythingKilledAtOnce:
         figures.record(
             "kill -9 of API, worker and runner at once",
             jobs=len(ids),
-            lost=len(verdict.lost),
-            duplicates=len(verdict.duplicates),
+            **verdict.counts,
         )
         assert verdict.is_clean, verdict
         assert {house.look(each).state for each in ids} == {JobState.SUCCEEDED}
@@ -161,8 +159,7 @@ class TestAWorkerToldToStop:
         figures.record(
             "SIGTERM to a worker at work",
             stopped=len(stages),
-            lost=len(verdict.lost),
-            duplicates=len(verdict.duplicates),
+            **verdict.counts,
             drain_median_seconds=sorted(seconds)[len(seconds) // 2],
             drain_longest_seconds=max(seconds),
         )
@@ -203,8 +200,7 @@ class TestAWorkerWithoutEnoughMemory:
         figures.record(
             "out of memory, at every attempt",
             attempts=past.attempt,
-            lost=len(verdict.lost),
-            duplicates=len(verdict.duplicates),
+            **verdict.counts,
         )
         assert verdict.is_clean, verdict
         job = house.look(job_id)

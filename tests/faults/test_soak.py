@@ -163,8 +163,7 @@ def test_each_job_ends_once_and_nothing_is_left(house: House, full: bool, figure
     growth = [after.resident_bytes - before.resident_bytes for before, after in zip(early, late, strict=True)]
     figures.record(
         f"{form.jobs:,} jobs through {form.workers} workers, broken at random",
-        lost=len(verdict.lost),
-        duplicates=len(verdict.duplicates),
+        **verdict.counts,
         illegal_moves=len(verdict.illegal),
         succeeded=sum(past.state is JobState.SUCCEEDED for past in pasts),
         cancelled=sum(past.state is JobState.CANCELLED for past in pasts),
