@@ -17,7 +17,8 @@ from torch import nn
 
 from benchmarks.models import MODELS, open_model
 from core import calibrate, lowrank
-from core.allocate import AttentionPrices, Curve, FeedForwardPrices, Prices, allocate, curve, full_option
+from core.allocate import allocate
+from core.curves import AttentionPrices, Curve, FeedForwardPrices, Prices, curve, full_option
 from core.data import Prepared, Splits, prepare
 from core.families import describe
 from core.fisher import Survey, shrink, survey

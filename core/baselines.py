@@ -20,17 +20,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from core.allocate import (
-    AttentionPrices,
-    FeedForwardPrices,
-    HeadPrices,
-    LinearPrices,
-    Prices,
-    allocate,
-    curve,
-    prior,
-)
+from core.allocate import allocate
 from core.candidates import Candidate, Map, Weights
+from core.curves import AttentionPrices, FeedForwardPrices, HeadPrices, LinearPrices, Prices, curve
 from core.data import Prepared
 from core.errors import NumericalError
 from core.evidence import Spectrum, Unit
@@ -38,6 +30,7 @@ from core.families import canonical_copy
 from core.fisher import maps_of
 from core.forms import Forms, forms_of
 from core.lowrank import Affine, LowRank, affine
+from core.prior import prior
 from core.progress import OnProgress, Progress, Stage
 from core.rebuild import rebuild
 from core.recipe import ActivationSvdRecipe, AnyRecipe, MagnitudeRecipe, SvdMagnitudeRecipe, SvdRecipe

@@ -10,8 +10,8 @@ from typing import Protocol
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from core.allocate import LinearPrices, Prices
 from core.calibrate import Moments
+from core.curves import LinearPrices, Prices
 from core.lowrank import Affine, Factors, LowRank, affine
 from core.shapes import LinearShape, LinearSize, Size
 from core.spectra import Components

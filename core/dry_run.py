@@ -4,21 +4,12 @@ from dataclasses import replace
 from functools import lru_cache
 
 from core import gated_plan, losparse_plan
-from core.allocate import (
-    Curve,
-    Gain,
-    Option,
-    Target,
-    allocate,
-    check_some,
-    curve,
-    parameters_gained,
-    prior,
-    target_of,
-)
+from core.allocate import Target, allocate, check_some, target_of
+from core.curves import Curve, Gain, Option, curve, parameters_gained
 from core.errors import NoDryRunError
 from core.forms import Forms, forms_of
 from core.pools import POOLS, Amounts, divide, refuse_beyond, room
+from core.prior import prior
 from core.recipe import AnyRecipe, HybridRecipe, LoSparseRecipe, VtpRecipe, singles
 from core.shapes import LayerShape, ModelShape
 from vitpress.plan import Dense, Plan

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from core.allocate import Curve, Gain, curve, full_option, parameters_gained, size_of
 from core.calibrate import Moments, calibrate
 from core.candidates import Calibrated, LinearCandidate, Reader
+from core.curves import Curve, Gain, curve, full_option, parameters_gained
 from core.data import Prepared
 from core.evidence import Spectrum
 from core.families import canonical_copy
 from core.heads import AttentionCandidate
+from core.plans import size_of
 from core.progress import OnProgress, Progress, Stage
 from core.prune import FeedForwardCandidate
 from core.rebuild import rebuild

@@ -20,9 +20,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from core.allocate import AttentionPrices, HeadPrices
 from core.calibrate import Moments
 from core.candidates import Map, Reader, Weights, rank_losses
+from core.curves import AttentionPrices, HeadPrices
 from core.lowrank import Affine, LowRank, affine, cholesky
 from core.shapes import AttentionShape, AttentionSize, Size
 from core.steps import head_counts, multiples, ranks

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from core.allocate import Numbers
+from core.curves import Numbers
 from core.measure import wait_for
 from core.progress import OnProgress, Progress, Stage
 from core.shapes import AttentionShape, AttentionSize, FeedForwardShape, LayerShape, LinearShape, ModelShape
@@ -114,7 +114,7 @@ class CostTable:
         return self.layers[shape.path](shape, size)
 
     def gain(self, shape: LayerShape, size: Any) -> Numbers:
-        """What ``size`` saves: ``core.allocate.Gain``. Below zero for a form that is slower than the dense one."""
+        """What ``size`` saves: ``core.curves.Gain``. Below zero for a form that is slower than the dense one."""
         return self.milliseconds(shape, shape.full) - self.milliseconds(shape, size)
 
 

@@ -16,13 +16,15 @@ from timm.data import resolve_data_config
 from torch import nn
 
 from core import architectures
-from core.allocate import check_some, curve, prior
+from core.allocate import check_some
 from core.architectures import Arguments, InputChanges
 from core.checkpoint_file import Header, read_header
+from core.curves import curve
 from core.errors import ArchitectureError, CheckpointError, CheckpointMismatchError, NumericalError
 from core.families import describe
 from core.forms import EVERY_FORM
 from core.models import Loaded
+from core.prior import prior
 from core.shapes import ModelShape
 from vitpress.artifact import ModelConfig, Preprocessing
 

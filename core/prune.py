@@ -9,9 +9,9 @@ from collections.abc import Mapping
 
 import torch
 
-from core.allocate import FeedForwardPrices
 from core.calibrate import Moments
 from core.candidates import Map, Reader, Weights, rank_losses
+from core.curves import FeedForwardPrices
 from core.lowrank import Affine, LowRank, affine
 from core.shapes import FeedForwardShape, FeedForwardSize, Size
 from core.steps import multiples, ranks

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from core.allocate import size_of
 from core.candidates import Candidate, Map
 from core.lowrank import Affine, Factors
+from core.plans import size_of
 from core.shapes import ModelShape
 from vitpress.artifact import apply_plan_
 from vitpress.layers import Attention, canonical

@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import cast
 
-from core.allocate import AttentionPrices, FeedForwardPrices, Losses, Prices, size_of
+from core.curves import AttentionPrices, FeedForwardPrices, Losses, Prices
 from core.evidence import Part, Spectrum, SpectrumPoint, Unit, rounded, spread
+from core.plans import size_of
 from core.shapes import AttentionShape, AttentionSize, FeedForwardShape, FeedForwardSize, LayerShape, LinearSize, Size
 from vitpress.plan import Plan
 

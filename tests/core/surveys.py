@@ -3,10 +3,11 @@
 import torch
 from torch import Tensor, nn
 
-from core.allocate import Option, full_option, plan_of
+from core.curves import Option, full_option
 from core.data import Splits, prepare
 from core.families import describe
 from core.fisher import Survey, survey
+from core.plans import plan_of
 from core.progress import ignore
 from core.rebuild import rebuild
 from core.shapes import Size

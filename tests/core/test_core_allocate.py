@@ -6,22 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core import catalog
-from core.allocate import (
-    AttentionPrices,
-    Curve,
-    FeedForwardPrices,
-    HeadPrices,
-    LinearPrices,
-    Option,
-    allocate,
-    curve,
-    full_option,
-    plan_of,
-    prior,
-    size_of,
-)
+from core.allocate import allocate
+from core.curves import AttentionPrices, Curve, FeedForwardPrices, HeadPrices, LinearPrices, Option, curve, full_option
 from core.dry_run import dry_run
 from core.errors import NothingToCompressError, UnreachableTargetError
+from core.plans import plan_of, size_of
+from core.prior import prior
 from core.recipe import FisherRecipe
 from core.shapes import (
     AttentionShape,

@@ -10,10 +10,11 @@ from reduced import build, config_of, images, structure
 from torch import nn
 
 from core import catalog
-from core.allocate import curve, prior
+from core.curves import curve
 from core.data import Splits, prepare
 from core.families import canonical_copy, describe
 from core.models import SAMPLE
+from core.prior import prior
 from core.progress import ignore
 from core.recipe import FisherRecipe
 from core.search import reach

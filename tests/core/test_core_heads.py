@@ -8,7 +8,7 @@ from small_vit import Make
 from surveys import Batches, logits, surveyed, with_layer_at
 from torch import Tensor, nn
 
-from core.allocate import AttentionPrices
+from core.curves import AttentionPrices
 from core.lowrank import Affine
 from core.shapes import AttentionShape, AttentionSize
 from vitpress.layers import Attention, canonical

@@ -8,7 +8,7 @@ import torch
 from small_vit import INPUT_SIZE, Make
 
 from core import latency
-from core.allocate import LinearPrices, curve
+from core.curves import LinearPrices, curve
 from core.families import canonical_copy, describe
 from core.latency import CostTable, Grid, LayerCosts, levels, measure_costs
 from core.progress import Progress, ignore

@@ -12,7 +12,8 @@ from surveys import Batches, logits, surveyed
 from torch import nn
 
 from benchmarks.planted import MASSIVE, everywhere, in_channels, in_keys_and_values, in_tokens
-from core.allocate import AttentionPrices, FeedForwardPrices, allocate
+from core.allocate import allocate
+from core.curves import AttentionPrices, FeedForwardPrices
 from core.fisher import shrink
 from core.progress import ignore
 from core.recipe import FisherRecipe

@@ -7,8 +7,8 @@ from surveys import Batches, logits, surveyed, with_layer_at
 from timm.layers import GluMlp, SwiGLU
 from torch import Tensor, nn
 
-from core.allocate import FeedForwardPrices
 from core.calibrate import Moments
+from core.curves import FeedForwardPrices
 from core.lowrank import Affine
 from core.prune import FeedForwardCandidate
 from core.shapes import FeedForwardShape, FeedForwardSize
