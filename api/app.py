@@ -46,11 +46,13 @@ from api.gathering import Gathered
 from api.identity import reader
 from api.middleware import BodyLimit, HeadAsGet, RequestId, TusVersion
 from api.observe import HttpMeasures, Observed
+from api.polls import Polls
 from api.receiving import Writers
 from api.resources import Resources
 from api.throttle import Throttle
 from store.blobs import Blobs
 from store.errors import InvalidKeyError, NotLocalError, ScopeError
+from store.looks import Looks
 from store.s3_blobs import QUICK
 from store.session import engine
 from store.settings import Settings, get_settings
@@ -62,7 +64,7 @@ class State(TypedDict):
 
 def create_app(settings: Settings | None = None) -> FastAPI:
     settings = settings or get_settings()
-    measures = HttpMeasures()
+    measures, looks = HttpMeasures(), Looks()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[State]:
@@ -83,6 +85,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
                     writers=Writers(),
                     stopping=stopping,
                     gathered=gathered,
+                    looks=looks,
                 )
             }
         await gathered.close()
@@ -100,6 +103,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         responses=errors.responses(statuses=[HTTPStatus.INTERNAL_SERVER_ERROR]),
     )
     app.add_middleware(BodyLimit)
+    app.add_middleware(Polls, looks=looks)
     app.add_middleware(Observed, measures=measures)
     app.add_middleware(HeadAsGet)
     app.add_middleware(TusVersion)

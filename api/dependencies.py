@@ -10,6 +10,7 @@ from fastapi import Depends, Path, Query, Request
 from api.errors import InvalidRequestError
 from api.identity import known
 from api.resources import found_by
+from api.schemas import LabelWanted
 from store import jobs
 from store.errors import JobNotFoundError
 from store.values import JobView
@@ -32,10 +33,11 @@ async def job(job_id: Annotated[str, Path(description="As `POST /v1/jobs` return
     """As ``job_id``, and the job itself with it."""
     canonical = canonical_id(job_id)
     asked = None if canonical is None else (canonical, (await known(request)).owner_id)
-    view = None if asked is None else await found_by(request).gathered.ask(jobs.seen_each, asked)
-    if view is None:
+    found = found_by(request)
+    look = None if asked is None else await found.gathered.ask(found.looks.each, asked)
+    if look is None:
         raise JobNotFoundError(job_id)
-    return view
+    return look.view
 
 
 async def cursor(
@@ -62,6 +64,21 @@ async def name_cursor(cursor: Annotated[str | None, Depends(cursor)]) -> str | N
     return cursor
 
 
+async def labels(
+    label: Annotated[
+        list[LabelWanted],
+        Query(max_length=32, description="`key=value`, or `key` for any value. Repeat it for all of several"),
+    ] = [],  # noqa: B006 - FastAPI's way
+) -> list[tuple[str, str | None]]:
+    """Each key, with the value that it must have; None: any."""
+    return [split_label(each) for each in label]
+
+
+def split_label(wanted: str) -> tuple[str, str | None]:
+    key, equals, value = wanted.partition("=")
+    return key, value if equals else None
+
+
 def encode_cursor(last: str) -> str:
     """Opaque to clients, so that what a page is continued by can change."""
     return base64.urlsafe_b64encode(last.encode()).decode().rstrip("=")
@@ -85,4 +102,5 @@ SeenJob = Annotated[JobView, Depends(job)]
 Cursor = Annotated[str | None, Depends(cursor)]
 JobCursor = Annotated[str | None, Depends(job_cursor)]
 NameCursor = Annotated[str | None, Depends(name_cursor)]
+WantedLabels = Annotated[list[tuple[str, str | None]], Depends(labels)]
 Limit = Annotated[int, Query(ge=1, le=200, description="Items on a page")]

@@ -36,10 +36,10 @@ router = APIRouter(prefix="/v1/jobs/{job_id}/events", tags=["jobs"])
 async def opening(job_id: JobId, request: Request, found: Found) -> tuple[JobView, int]:
     """The job, and the id of its last event. The id is read first: an event may then come twice, but none is missed."""
     last = await found.gathered.ask(jobs.last_event_ids, job_id) or 0
-    job = await found.gathered.ask(jobs.seen_each, (job_id, (await known(request)).owner_id))
-    if job is None:
+    look = await found.gathered.ask(found.looks.each, (job_id, (await known(request)).owner_id))
+    if look is None:
         raise JobNotFoundError(job_id)
-    return job, last
+    return look.view, last
 
 
 @router.get(

@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 
 from api import results
-from api.dependencies import JobCursor, JobId, Limit, SeenJob, encode_cursor
+from api.dependencies import JobCursor, JobId, Limit, SeenJob, WantedLabels, encode_cursor
 from api.errors import BODY_STATUSES, InvalidRequestError, PreconditionRequiredError, ResultNotReadyError, responses
 from api.idempotency import Once
 from api.identity import Reader, Submitter
@@ -31,15 +31,29 @@ def list_(
     engine: Database,
     request: Request,
     cursor: JobCursor,
+    labels: WantedLabels,
     state: Annotated[list[JobState], Query(description="Repeat it for any of several")] = [],  # noqa: B006 - FastAPI's way
     model: Annotated[Text | None, Query()] = None,
     dataset: Annotated[Text | None, Query()] = None,
+    name: Annotated[Text | None, Query(description="A part of it; upper and lower case are alike")] = None,
     limit: Limit = 50,
 ) -> JobPage:
-    """Newest first. Jobs that arrive while you turn the pages do not shift them."""
+    """Newest first. Jobs that arrive while you turn the pages do not shift them.
+
+    By `name` and `label` alone, a search that finds little reads through all jobs of yours: give it a `state`, `model` or
+    `dataset` too where there are very many.
+    """
     with transaction(engine, read_only=True) as session:
         page = jobs.list_(
-            session, asking.owner_id, states=state, model=model, dataset=dataset, cursor=cursor, limit=limit
+            session,
+            asking.owner_id,
+            states=state,
+            model=model,
+            dataset=dataset,
+            name=name,
+            labels=labels,
+            cursor=cursor,
+            limit=limit,
         )
     return JobPage(
         items=[shown(view, request) for view in page.items],
@@ -70,7 +84,7 @@ def update(
 ) -> Job:
     """What it is called, and its place among your own jobs. What it does is settled: clone it to have another."""
     with transaction(engine) as session:
-        require(if_match, _etag(changes.revision(session, job_id)))
+        require(if_match, etag(changes.revision(session, job_id)))
         given = {name: getattr(body, name) for name in body.model_fields_set}
         view = changes.edit(session, job_id, given) if given else jobs.get(session, job_id)
     return answer(view, request, response)
@@ -131,11 +145,11 @@ def get_plan(job_id: JobId, engine: Database, ratio: results.Ratio = None) -> Pl
 
 def answer(view: JobView, request: Request, response: Response) -> Job:
     """The job, with its ``ETag``."""
-    response.headers["ETag"] = _etag(view.revision)
+    response.headers["ETag"] = etag(view.revision)
     return shown(view, request)
 
 
-def _etag(revision: int) -> str:
+def etag(revision: int) -> str:
     return f'"{revision}"'
 
 

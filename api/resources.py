@@ -14,6 +14,7 @@ from api.observe import HttpMeasures
 from api.receiving import Writers
 from api.throttle import Throttle
 from store.blobs import Blobs
+from store.looks import Looks
 from store.settings import Settings
 
 
@@ -32,6 +33,7 @@ class Resources:
     writers: Writers
     stopping: threading.Event
     gathered: Gathered  # questions that all requests ask
+    looks: Looks  # of ``gathered`` alone
 
 
 def found_by(request: Request) -> Resources:

@@ -10,9 +10,10 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Select, select
+from sqlalchemy import Select, bindparam, select
 from sqlalchemy.orm import Session
 
 from core.progress import Stage
@@ -32,9 +33,11 @@ LATER = datetime(9000, 1, 1)  # of claims that are played out
 # ---------------------------------------------------------------- how long a job takes
 
 
-def seconds_left_each(session: Session, jobs: Iterable[Any]) -> dict[str, float | None]:
-    """As ``seconds_left``, by id: what like jobs took is looked up once for all that are of a kind."""
-    known: dict[object, list[tuple[Any, dict[str, float] | None]]] = {}
+Durations = dict[object, list[tuple[Any, dict[str, float] | None]]]  # of jobs of a kind, as ``_before`` found them
+
+
+def seconds_left_each(session: Session, jobs: Iterable[Any], known: Durations) -> dict[str, float | None]:
+    """As ``seconds_left``, by id. What jobs of a kind took is looked up once, and ``known`` from then on."""
     left: dict[str, float | None] = {}
     for job in jobs:
         if job.state is JobState.RUNNING:
@@ -58,9 +61,19 @@ def seconds_left(session: Session, job: Any) -> float | None:
 
 def _before(session: Session, job: Any) -> list[tuple[Any, dict[str, float] | None]]:
     """Of the last jobs of the same model and dataset, what tells how long they take, and what each stage took."""
-    columns = (Job.recipe, Job.stage_seconds)
-    rows = session.execute(_past(job).with_only_columns(*columns).where(Job.dataset == job.dataset).limit(LIKE))
+    owner_id = _private(job)
+    like = {"kind": job.kind, "model": job.model, "dataset": job.dataset}
+    rows = session.execute(_like(private=owner_id is not None), like | {"owner_id": owner_id})
     return [(_length(row.recipe), row.stage_seconds) for row in rows]
+
+
+@cache
+def _like(*, private: bool) -> Select[Any]:
+    """What ``_before`` asks, by the names of its columns: to build a statement takes longer than to run it."""
+    named = [Job.kind, Job.model, Job.dataset, *([Job.owner_id] if private else [])]
+    same = [column == bindparam(column.key, type_=column.type) for column in named]
+    query = select(Job.recipe, Job.stage_seconds).where(Job.state == JobState.SUCCEEDED, *same)
+    return query.order_by(Job.finished_at.desc()).limit(LIKE)
 
 
 def _left_by(before: Iterable[tuple[Any, dict[str, float] | None]], job: Any) -> float | None:

@@ -8,14 +8,14 @@ from typing import Any
 from sqlalchemy import Select, case, func, literal, select, union_all, update
 from sqlalchemy.orm import Session
 
-from core.recipe import AnyRecipe, recipe_adapter
-from core.report import AnyReport, Constraint, Report, SweepReport
-from store import forecast, line
+from core.recipe import AnyRecipe
+from core.report import AnyReport, Report, SweepReport
+from store import looks
 from store.errors import DailyLimitError, JobFinishedError, JobNotFoundError
 from store.session import now
-from store.tables import Artifact, Event, EventKind, Job, JobKind, JobState, Owner, Project, Queue
+from store.tables import Artifact, Event, EventKind, Job, JobKind, JobState, Owner, Queue
 from store.transitions import literal_state, log, write
-from store.values import ArtifactView, EventView, JobError, JobView, Page, Place
+from store.values import ArtifactView, EventView, JobView, Page, Place
 from vitpress.plan import Plan
 
 DAY = timedelta(hours=24)
@@ -128,15 +128,12 @@ def _deleted(session: Session, owner_id: str, at: datetime) -> list[datetime]:
 
 def get(session: Session, job_id: str) -> JobView:
     """Raises ``JobNotFoundError``."""
-    views = _views(session, _select_jobs().where(Job.id == job_id))
-    if not views:
-        raise JobNotFoundError(job_id)
-    return views[0]
+    return get_each(session, [job_id])[0]
 
 
 def get_each(session: Session, job_ids: Sequence[str]) -> list[JobView]:
     """In their order, looked at together. Raises ``JobNotFoundError``."""
-    views = {view.id: view for view in _views(session, _select_jobs().where(Job.id.in_(job_ids)))}
+    views = {view.id: view for view in looks.views(session, looks.select_jobs().where(Job.id.in_(job_ids)))}
     for job_id in job_ids:
         if job_id not in views:
             raise JobNotFoundError(job_id)
@@ -157,14 +154,6 @@ def owned_each(session: Session, asked: Collection[tuple[str, str]]) -> dict[tup
     return {each: True for each in asked if each in there}
 
 
-def seen_each(session: Session, asked: Collection[tuple[str, str]]) -> dict[tuple[str, str], JobView]:
-    """As ``owned_each``, the jobs themselves, looked at together."""
-    ids = {job_id for job_id, _ in asked}
-    views = _views(session, _select_jobs().where(Job.id.in_(ids), Job.kind == JobKind.COMPRESS))
-    there = {(view.id, view.owner_id): view for view in views}
-    return {each: there[each] for each in asked if each in there}
-
-
 def list_(
     session: Session,
     owner_id: str,
@@ -172,15 +161,26 @@ def list_(
     states: Collection[JobState] = (),
     model: str | None = None,
     dataset: str | None = None,
+    name: str | None = None,
+    labels: Collection[tuple[str, str | None]] = (),
     cursor: str | None = None,
     limit: int = 50,
 ) -> Page[JobView]:
-    """The owner's, newest first. ``states``: any of them; empty: all. ``cursor``: the last id of the page before."""
+    """The owner's, newest first. ``states``: any of them; empty: all. ``cursor``: the last id of the page before.
+
+    ``name``: a part of it, in any case. ``labels``: all of them, with a value or, where that is None, with any. No index
+    has these two: until the page is full, all rows are read that the other filters leave of this owner's.
+    """
     where = [Job.owner_id == owner_id, Job.kind == JobKind.COMPRESS]
     if model is not None:
         where.append(Job.model == model)
     if dataset is not None:
         where.append(Job.dataset == dataset)
+    if name is not None:
+        where.append(Job.name.icontains(name, autoescape=True))
+    for key, value in labels:
+        stored = Job.labels[key].as_string()
+        where.append(stored.is_not(None) if value is None else stored == value)
     if cursor is not None:
         where.append(Job.id < cursor)
     # Each state by itself: an index has the order of the list for one state, and for several together none has. Ids
@@ -189,7 +189,7 @@ def list_(
     wheres = [[*where, Job.state == state] for state in set(states)] or [where]
     ids = [_newest(select(Job.id).where(*each), limit + 1).subquery() for each in wheres]
     page = union_all(*(select(each.c.id) for each in ids))
-    views = _views(session, _newest(_select_jobs().where(Job.id.in_(page)), limit + 1))
+    views = looks.views(session, _newest(looks.select_jobs().where(Job.id.in_(page)), limit + 1))
     items = tuple(views[:limit])
     return Page(items, next_cursor=items[-1].id if len(views) > limit else None)
 
@@ -295,65 +295,8 @@ def last_event_ids(session: Session, job_ids: Collection[str]) -> dict[str, int]
     return {row.id: row.last for row in rows if row.last is not None}
 
 
-# ---------------------------------------------------------------- how it is read
-
-_SHOWN = (
-    Job.id, Job.owner_id, Job.kind, Job.name, Job.labels, Job.notes, Job.revision, Job.model, Job.dataset, Job.recipe,
-    Job.timeout_seconds, Job.state, Job.queue, Job.priority, Job.device_tag, Job.memory_bytes, Job.stage,
-    Job.stage_fraction, Job.stage_loss, Job.stage_eta_seconds, Job.attempt, Job.max_attempts, Job.error_code,
-    Job.error_message, Job.created_at, Job.started_at, Job.finished_at, Job.artifacts_deleted_at, Job.achieved,
-)  # fmt: skip
-
-
 def column(session: Session, job_id: str, column: Any) -> Any:
     row = session.execute(select(column).where(Job.id == job_id)).one_or_none()
     if row is None:
         raise JobNotFoundError(job_id)
     return row[0]
-
-
-def _select_jobs() -> Select[Any]:
-    """As plain rows: entities would take longer than all the rest of a look."""
-    return select(*_SHOWN, Project.name.label("project")).join(Project, Project.id == Job.project_id)
-
-
-def _views(session: Session, query: Select[Any]) -> list[JobView]:
-    rows = session.execute(query).all()
-    positions = line.positions(session, [row.id for row in rows if row.state is JobState.QUEUED])
-    left = forecast.seconds_left_each(session, rows)
-    return [_view(row, positions.get(row.id), left.get(row.id)) for row in rows]
-
-
-def _view(job: Any, position: int | None, eta_seconds: float | None) -> JobView:
-    return JobView(
-        id=job.id,
-        owner_id=job.owner_id,
-        project=job.project,
-        state=job.state,
-        queue=job.queue,
-        stage=job.stage,
-        stage_fraction=job.stage_fraction,
-        stage_loss=job.stage_loss,
-        stage_eta_seconds=job.stage_eta_seconds,
-        attempt=job.attempt,
-        max_attempts=job.max_attempts,
-        priority=job.priority,
-        device_tag=job.device_tag,
-        memory_bytes=job.memory_bytes,
-        position=position,
-        eta_seconds=eta_seconds,
-        model=job.model,
-        dataset=job.dataset,
-        recipe=recipe_adapter.validate_python(job.recipe),
-        name=job.name,
-        labels=job.labels,
-        notes=job.notes,
-        revision=job.revision,
-        timeout_seconds=job.timeout_seconds,
-        created_at=job.created_at,
-        started_at=job.started_at,
-        finished_at=job.finished_at,
-        artifacts_deleted_at=job.artifacts_deleted_at,
-        error=None if job.error_code is None else JobError(job.error_code, job.error_message or ""),
-        constraint=None if job.achieved is None else Constraint.model_validate(job.achieved),
-    )

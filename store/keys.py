@@ -12,8 +12,10 @@ import re
 import secrets
 from collections.abc import Collection
 from datetime import datetime, timedelta
+from functools import cache
+from typing import Any
 
-from sqlalchemy import ColumnElement, Select, Text, cast, or_, select, update
+from sqlalchemy import ColumnElement, Select, Text, bindparam, cast, or_, select, update
 from sqlalchemy.orm import Session
 
 from store import owners
@@ -177,20 +179,30 @@ def authenticate_each(session: Session, given: Collection[str]) -> dict[str, tup
     if not parts:
         return {}
     prefixes = {prefix for prefix, _ in parts.values()}
-    rows = session.execute(select(ApiKey, Owner.name).join(Owner).where(ApiKey.prefix.in_(prefixes)))
-    rows_of = {row.ApiKey.prefix: row for row in rows}
+    rows_of = {row.prefix: row for row in session.execute(_by_prefix(), {"prefixes": list(prefixes)})}
     at = now(session)
     known = {}
     for key, (prefix, secret) in parts.items():
         row = rows_of.get(prefix)
-        if row is None or not hmac.compare_digest(row.ApiKey.secret_sha256, _hash(secret)):
+        if row is None or not hmac.compare_digest(row.secret_sha256, _hash(secret)):
             continue
-        if _lasts(row.ApiKey, at):
-            known[key] = identity(row.ApiKey, row.name, at)
+        if _lasts(row, at):
+            known[key] = identity(row, row.owner, at)
     return known
 
 
-def identity(key: ApiKey, owner: str, at: datetime) -> tuple[Identity, bool]:
+@cache
+def _by_prefix() -> Select[Any]:
+    """As plain rows: every request waits for it."""
+    columns: list[Any] = [
+        ApiKey.id, ApiKey.owner_id, ApiKey.prefix, ApiKey.secret_sha256, ApiKey.scopes, ApiKey.last_used_at,
+        ApiKey.expires_at, ApiKey.revoked_at,
+    ]  # fmt: skip
+    prefixes: Any = bindparam("prefixes", expanding=True)
+    return select(*columns, Owner.name.label("owner")).join(Owner).where(ApiKey.prefix.in_(prefixes))
+
+
+def identity(key: Any, owner: str, at: datetime) -> tuple[Identity, bool]:
     """Who has the key, by the name of its owner, and whether its use at that time is to be noted."""
     known = Identity(key.owner_id, owner, frozenset(Scope(scope) for scope in key.scopes), key.id)
     return known, key.last_used_at is None or key.last_used_at < at - USED_EVERY
@@ -233,7 +245,7 @@ def _is_admin() -> ColumnElement[bool]:
     return cast(ApiKey.scopes, Text).contains(f'"{Scope.ADMIN.value}"')
 
 
-def _lasts(key: ApiKey, at: datetime) -> bool:
+def _lasts(key: Any, at: datetime) -> bool:
     return key.revoked_at is None and (key.expires_at is None or key.expires_at > at)
 
 

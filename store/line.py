@@ -10,13 +10,17 @@ import heapq
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
+from typing import Any
 
 from sqlalchemy import (
+    BindParameter,
     ColumnElement,
     Integer,
     ScalarSelect,
     Select,
     Subquery,
+    bindparam,
     func,
     literal_column,
     or_,
@@ -114,17 +118,7 @@ class Lined:
 def lines(session: Session, queue: Queue, bound: int) -> dict[str, Lined]:
     """The lines in a queue by their owners' ids. No more than ``bound`` jobs of each are counted, so that it takes no
     longer the longer they are."""
-    running = _running()
-    waiting = _counted(Job, bound, IS_WAITING, Job.owner_id == Owner.id, Job.queue == queue, within=Owner)
-    rows = session.execute(
-        select(
-            Owner.id,
-            waiting.label("waiting"),
-            func.coalesce(running.c.jobs, 0).label("running"),
-            Owner.max_running,
-            Owner.claimed_at,
-        ).outerjoin(running, running.c.owner_id == Owner.id)
-    )
+    rows = session.execute(_lines(), {"in_queue": queue, "bound": bound})
     return {row.id: Lined(*row) for row in rows if row.waiting}
 
 
@@ -138,15 +132,7 @@ def positions(session: Session, job_ids: Collection[str]) -> dict[str, int]:
     """
     if not job_ids:
         return {}
-    ahead = aliased(Job)
-    its_line = (ahead.state == literal_column("'queued'"), ahead.owner_id == Job.owner_id, ahead.queue == Job.queue)
-    more_urgent = _counted(ahead, COUNTED, *its_line, ahead.priority > Job.priority, within=Job)
-    older = _counted(ahead, COUNTED, *its_line, ahead.priority == Job.priority, ahead.id < Job.id, within=Job)
-    asked = session.execute(
-        select(Job.id, Job.owner_id, Job.queue, (more_urgent + older + 1).label("turn")).where(
-            IS_WAITING, Job.id.in_(job_ids)
-        )
-    ).all()
+    asked = session.execute(_turns(), {"job_ids": list(job_ids)}).all()
     found: dict[str, int] = {}
     for queue in {row.queue for row in asked}:
         turns = {row.id: (row.owner_id, row.turn) for row in asked if row.queue is queue and row.turn <= COUNTED}
@@ -183,22 +169,9 @@ def first(session: Session, queue: Queue, count: int) -> tuple[dict[str, Lined],
     return there, found
 
 
-def _counted(
-    jobs: type[Job] | AliasedClass[Job], bound: int, *where: ColumnElement[bool], within: type[Base]
-) -> ScalarSelect[int]:
-    """How many ``jobs`` there are, up to the ``bound``. ``where`` may be about the row of a query over ``within``."""
-    some: Select[int] = select(literal_column("1", Integer)).select_from(jobs).where(*where).limit(bound)
-    return select(func.count()).select_from(some.correlate(within).subquery()).scalar_subquery()
-
-
 def _bound(session: Session, turns: Collection[tuple[str, int]]) -> int:
     """How far into the lines must be counted, to know what comes before these turns of owners."""
-    running = _running()
-    rows = session.execute(
-        select(Owner.id, Owner.max_running, func.coalesce(running.c.jobs, 0).label("running"))
-        .outerjoin(running, running.c.owner_id == Owner.id)
-        .where(Owner.id.in_({owner_id for owner_id, _ in turns}))
-    )
+    rows = session.execute(_running_of_owners(), {"owner_ids": list({owner_id for owner_id, _ in turns})})
     owners = {row.id: row for row in rows}
     bound = 1
     for owner_id, turn in turns:
@@ -217,6 +190,54 @@ def standing(session: Session) -> dict[str, dict[tuple[Queue, JobState], int]]:
         for owner_id, queue, state, count in session.execute(counted.group_by(Job.owner_id, Job.queue, Job.state)):
             counts.setdefault(owner_id, {})[queue, state] = count
     return counts
+
+
+# ---------------------------------------------------------------- statements: to build one takes longer than to run it
+
+
+@cache
+def _turns() -> Select[str, str, Queue, int]:
+    ahead = aliased(Job)
+    its_line = (ahead.state == literal_column("'queued'"), ahead.owner_id == Job.owner_id, ahead.queue == Job.queue)
+    more_urgent = _counted(ahead, COUNTED, *its_line, ahead.priority > Job.priority, within=Job)
+    older = _counted(ahead, COUNTED, *its_line, ahead.priority == Job.priority, ahead.id < Job.id, within=Job)
+    return select(Job.id, Job.owner_id, Job.queue, (more_urgent + older + 1).label("turn")).where(
+        IS_WAITING, Job.id.in_(bindparam("job_ids", expanding=True))
+    )
+
+
+@cache
+def _lines() -> Select[str, int, Any, int | None, datetime | None]:
+    running, bound = _running(), bindparam("bound", type_=Integer())
+    its_line = (IS_WAITING, Job.owner_id == Owner.id, Job.queue == bindparam("in_queue", type_=Job.queue.type))
+    return select(
+        Owner.id,
+        _counted(Job, bound, *its_line, within=Owner).label("waiting"),
+        func.coalesce(running.c.jobs, 0).label("running"),
+        Owner.max_running,
+        Owner.claimed_at,
+    ).outerjoin(running, running.c.owner_id == Owner.id)
+
+
+@cache
+def _running_of_owners() -> Select[str, int | None, Any]:
+    running = _running()
+    return (
+        select(Owner.id, Owner.max_running, func.coalesce(running.c.jobs, 0).label("running"))
+        .outerjoin(running, running.c.owner_id == Owner.id)
+        .where(Owner.id.in_(bindparam("owner_ids", expanding=True)))
+    )
+
+
+def _counted(
+    jobs: type[Job] | AliasedClass[Job],
+    bound: int | BindParameter[int],
+    *where: ColumnElement[bool],
+    within: type[Base],
+) -> ScalarSelect[int]:
+    """How many ``jobs`` there are, up to the ``bound``. ``where`` may be about the row of a query over ``within``."""
+    some: Select[int] = select(literal_column("1", Integer)).select_from(jobs).where(*where).limit(bound)
+    return select(func.count()).select_from(some.correlate(within).subquery()).scalar_subquery()
 
 
 def _running() -> Subquery:

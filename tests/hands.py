@@ -59,10 +59,11 @@ class Worker:
         files: Mapping[str, bytes] = PLAN_ALONE,
         plan: Plan | Sequence[Plan] = PLAN,
         report: AnyReport = REPORT,
+        stage_seconds: Mapping[Stage, float] = {},
     ) -> None:
         artifacts = [self._put(claim, name, content) for name, content in files.items()]
         with transaction(self.engine) as session:
-            attempts.finish(session, claim, plan=plan, report=report, artifacts=artifacts, stage_seconds={})
+            attempts.finish(session, claim, plan=plan, report=report, artifacts=artifacts, stage_seconds=stage_seconds)
 
     def _put(self, claim: Claim, name: str, content: bytes) -> ArtifactView:
         path = self.settings.data_dir / "outbox"
