@@ -104,6 +104,8 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")  # under NORMAL, a power failure undoes the last commits
     connection.execute("PRAGMA foreign_keys = ON")
+    # Its own knows no letters but those of ASCII, and PostgreSQL's does.
+    connection.create_function("lower", 1, lambda text: None if text is None else str(text).lower(), deterministic=True)
 
 
 def _begin_sqlite(connection: Connection) -> None:
@@ -145,16 +147,16 @@ def one_at_a_time(session: Session, purpose: str) -> None:
         session.execute(select(func.pg_advisory_xact_lock(func.hashtext(f"vitpress.{purpose}"))))
 
 
-def insert_missing(session: Session, table: Any, rows: Sequence[Mapping[str, Any]]) -> int:
-    """Insert those of ``rows`` whose primary key is not there yet, and tell how many.
+def insert_missing(session: Session, table: Any, rows: Sequence[Mapping[str, Any]]) -> set[tuple[Any, ...]]:
+    """Insert those of ``rows`` whose primary key is not there yet, and tell the keys of those.
 
     Where another transaction has inserted one of them, this one waits for its end, and then sees what it wrote.
     """
     if not rows:
-        return 0
+        return set()
     dialect = sqlite if session.get_bind().dialect.name == "sqlite" else postgresql
     statement = dialect.insert(table).on_conflict_do_nothing().values(rows)
-    return len(session.execute(statement.returning(*table.__table__.primary_key)).all())
+    return {tuple(row) for row in session.execute(statement.returning(*table.__table__.primary_key))}
 
 
 def now(session: Session) -> datetime:

@@ -143,9 +143,23 @@ class Client:
     def get(self, job_id: str) -> Job:
         return read(Job, self._http.get(_job(job_id)))
 
-    def jobs(self, *, state: JobState | str | None = None, model: str | None = None, page: int = 50) -> Iterator[Job]:
-        """The jobs, newest first, fetched ``page`` at a time as the iteration goes on."""
-        return pages(self._http, Job, "/v1/jobs", {"state": state, "model": model}, page)
+    def jobs(
+        self,
+        *,
+        state: JobState | str | None = None,
+        model: str | None = None,
+        dataset: str | None = None,
+        name: str | None = None,
+        labels: Mapping[str, str | None] | None = None,
+        page: int = 50,
+    ) -> Iterator[Job]:
+        """The jobs, newest first, fetched ``page`` at a time as the iteration goes on.
+
+        ``name``: a part of it, in any case. ``labels``: those that have all of them; None for a value: with any.
+        """
+        wanted = [key if value is None else f"{key}={value}" for key, value in (labels or {}).items()]
+        query = {"state": state, "model": model, "dataset": dataset, "name": name, "label": wanted or None}
+        return pages(self._http, Job, "/v1/jobs", query, page)
 
     def cancel(self, job_id: str) -> Job:
         """Ask for an end: at once if queued, within seconds if running. Raises ``ConflictError`` if finished."""

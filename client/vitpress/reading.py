@@ -31,10 +31,12 @@ def member(answer: Any, name: str) -> Any:
 
 
 def pages(
-    http: Transport, kind: type[_Value], path: str, query: Mapping[str, str | int | None], page: int = 100
+    http: Transport, kind: type[_Value], path: str, query: Mapping[str, str | int | list[str] | None], page: int = 100
 ) -> Iterator[_Value]:
     """The items of a list, fetched ``page`` at a time as the iteration goes on."""
-    params = {key: value for key, value in query.items() if value is not None} | {"limit": page}
+    params: dict[str, str | int | list[str]] = {key: value for key, value in query.items() if value is not None} | {
+        "limit": page
+    }
     while True:
         answer = http.get(path, params)
         yield from (read(kind, item) for item in member(answer, "items"))

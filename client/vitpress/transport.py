@@ -83,7 +83,7 @@ class Transport:
     def close(self) -> None:
         self._http.close()
 
-    def get(self, path: str, params: Mapping[str, str | int | float] | None = None) -> Any:
+    def get(self, path: str, params: Mapping[str, str | int | float | list[str]] | None = None) -> Any:
         return self._json("GET", path, params=params)
 
     def post(self, path: str, body: Mapping[str, Any] | None = None) -> Any:

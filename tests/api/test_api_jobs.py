@@ -301,6 +301,26 @@ class TestListing:
         assert listed(dataset=DATASET) == [other]
         assert listed(model=MODEL, dataset="local:boots") == []
 
+    def test_filters_by_name_and_labels(self, client: TestClient, submission: Submission) -> None:
+        def submitted(**changes: Any) -> str:
+            return str(client.post("/v1/jobs", json=submission(**changes)).json()["id"])
+
+        def listed(**query: Any) -> list[str]:
+            return [job["id"] for job in client.get("/v1/jobs", params=query).json()["items"]]
+
+        half = submitted(name="Half of it", labels={"team": "vision", "note": "a=b & c"})
+        other = submitted(name="the other half", labels={"team": "speech"})
+        plain = submitted()
+
+        assert listed() == [plain, other, half]
+        assert listed(name="HALF") == [other, half]
+        assert listed(name="half of") == [half]
+        assert listed(label="team") == [other, half]
+        assert listed(label="team=vision") == [half]
+        assert listed(label=["team", "note=a=b & c"]) == [half]
+        assert listed(label=["team=speech", "note"]) == []
+        assert listed(label="team", name="other", state="queued", model=MODEL) == [other]
+
     @pytest.mark.parametrize(
         ("query", "field"),
         [
@@ -310,6 +330,13 @@ class TestListing:
             ("state=lost", "state"),
             ("model=a%00b", "model"),
             ("dataset=", "dataset"),
+            ("name=", "name"),
+            ("name=a%00b", "name"),
+            ("label=", "label"),
+            ("label=team&label=team%3D", "label"),
+            ("label=two%20words", "label"),
+            ("label=team%3Da%00b", "label"),
+            ("&".join(f"label=l{number}" for number in range(33)), "label"),
             ("cursor=!", "cursor"),
             ("cursor=a", "cursor"),
             ("cursor=_w", "cursor"),

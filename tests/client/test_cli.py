@@ -57,8 +57,8 @@ class Shell:
         captured = self._capsys.readouterr()
         return Ran(code, captured.out, captured.err)
 
-    def submit(self) -> str:
-        ran = self("submit", MODEL, DATASET, "--ratio", "0.5", "--json")
+    def submit(self, *options: str) -> str:
+        ran = self("submit", MODEL, DATASET, "--ratio", "0.5", "--json", *options)
         assert ran.code == 0
         return str(json.loads(ran.out)["id"])
 
@@ -271,6 +271,19 @@ class TestLooking:
         assert "queued, number 1" in lines[1]
         assert "running, compress 25%" in lines[2]
         assert vitpress("list", "--state", "running", "--limit", "5").out.count(MODEL) == 1
+
+    def test_list_finds_jobs_by_name_and_labels(self, vitpress: Shell) -> None:
+        first = vitpress.submit("--name", "The first", "--label", "team=vision", "--label", "stage=final")
+        second = vitpress.submit("--name", "second", "--label", "team=vision")
+
+        def listed(*options: str) -> list[str]:
+            return [job["id"] for job in vitpress("list", *options, "--json").json]
+
+        assert listed("--name", "the") == [first]
+        assert listed("--label", "team=vision") == [second, first]
+        assert listed("--label", "team", "--label", "stage") == [first]
+        assert listed("--label", "team=speech") == []
+        assert listed("--dataset", DATASET, "--name", "SECOND") == [second]
 
     def test_list_shows_the_loss_of_a_stage_that_trains(self, vitpress: Shell, server: LiveServer) -> None:
         vitpress.submit()

@@ -78,6 +78,20 @@ class TestJobs:
         first.cancel()
         assert [job.id for job in client.jobs(state="queued")] == [second.id]
 
+    def test_are_listed_by_their_names_and_labels(self, client: Client) -> None:
+        for name, labels in (("A half", {"team": "vision", "stage": "final"}), ("half", {"team": "speech"})):
+            client.compress(MODEL, dataset=DATASET, target_ratio=0.5, name=name, labels=labels)
+
+        def listed(**query: Any) -> list[str | None]:
+            return [job.name for job in client.jobs(page=1, dataset=DATASET, **query)]
+
+        assert listed(name="HALF") == ["half", "A half"]
+        assert listed(labels={"team": None}) == ["half", "A half"]
+        assert listed(labels={"team": "vision", "stage": None}) == ["A half"]
+        assert listed(name="a", labels={"team": "speech"}) == ["half"]
+        with pytest.raises(InvalidRequestError):
+            listed(labels={"two words": None})
+
     def test_that_do_not_exist_are_not_found(self, client: Client) -> None:
         with pytest.raises(NotFoundError, match="no-such-job"):
             client.job("no-such-job")

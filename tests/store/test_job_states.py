@@ -225,6 +225,63 @@ class TestListing:
         page = steps.do(jobs.list_, LOCAL_ID, model="b", states=[JobState.QUEUED, JobState.RUNNING])
         assert [job.id for job in page.items] == [wanted.id]
 
+    @pytest.mark.parametrize(
+        ("part", "expected"),
+        [("net 5", [0]), ("NET", [1, 0]), ("größe", [2]), ("GRÖ", [2]), ("50%", [3]), ("5_", []), ("%", [3])],
+    )
+    def test_a_name_is_found_by_any_part_of_it_in_any_case(self, steps: Steps, part: str, expected: list[int]) -> None:
+        names = ["Net 50", "the net", "Größe 7", "50% of it", None]
+        ids = [steps.submit(name=name).id for name in names]
+        page = steps.do(jobs.list_, LOCAL_ID, name=part)
+        assert [ids.index(job.id) for job in page.items] == expected
+
+    @pytest.mark.parametrize(
+        ("labels", "expected"),
+        [
+            ([("team", "vision")], [2, 0]),
+            ([("team", None)], [2, 1, 0]),
+            ([("team", "vision"), ("a.b/c-d", 'x = 1, "y"')], [2]),
+            ([("team", "vis")], []),
+            ([("team", "speech"), ("a.b/c-d", None)], []),
+            ([("stage", None)], []),
+        ],
+    )
+    def test_labels_must_all_be_there(
+        self, steps: Steps, labels: list[tuple[str, str | None]], expected: list[int]
+    ) -> None:
+        given: list[dict[str, str]] = [
+            {"team": "vision"},
+            {"team": "speech"},
+            {"a.b/c-d": 'x = 1, "y"', "team": "vision"},
+            {},
+        ]
+        ids = [steps.submit(labels=each).id for each in given]
+        page = steps.do(jobs.list_, LOCAL_ID, labels=labels)
+        assert [ids.index(job.id) for job in page.items] == expected
+
+    def test_pages_of_what_was_looked_for_go_on_behind_what_does_not_fit(self, steps: Steps) -> None:
+        wanted = []
+        for number in range(5):
+            wanted.append(steps.submit(name="this", labels={"n": "1"}).id)
+            steps.submit(name=f"other {number}", labels={"n": "1"})
+            steps.submit(name="this")
+        seen: list[str] = []
+        cursor = None
+        for size in (2, 2, 1):
+            page = steps.do(
+                jobs.list_,
+                LOCAL_ID,
+                name="This",
+                labels=[("n", "1")],
+                states=[JobState.QUEUED, JobState.FAILED],
+                cursor=cursor,
+                limit=2,
+            )
+            assert len(page.items) == size
+            seen += [job.id for job in page.items]
+            cursor = page.next_cursor
+        assert (seen, cursor) == (wanted[::-1], None)
+
 
 class TestEstimates:
     def test_there_is_none_before_a_like_job_has_succeeded(self, steps: Steps) -> None:

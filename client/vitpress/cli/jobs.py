@@ -31,13 +31,21 @@ def watch(job: JobId, url: Url = None, as_json: Json = False) -> None:
 def list_(
     state: Annotated[JobState | None, typer.Option(help="Only jobs in this state.")] = None,
     model: Annotated[str | None, typer.Option(help="Only jobs of this model.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Only jobs on this dataset.")] = None,
+    name: Annotated[str | None, typer.Option(help="Only jobs with this in their name, in any case.")] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY[=VALUE]", help="Only jobs with this label; repeat it for all of several."),
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 20,
     url: Url = None,
     as_json: Json = False,
 ) -> None:
     """List jobs, newest first."""
+    labels = {key: value if equals else None for key, equals, value in (each.partition("=") for each in label or [])}
     with Client(url) as client:
-        jobs = list(islice(client.jobs(state=state, model=model, page=min(limit, 100)), limit))
+        found = client.jobs(state=state, model=model, dataset=dataset, name=name, labels=labels, page=min(limit, 100))
+        jobs = list(islice(found, limit))
     if as_json:
         print_json(jobs)
     else:
