@@ -17,10 +17,8 @@ from vitpress.plan import Plan
 Text = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$")]
 Tag = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 LabelKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}$")]
-LabelWanted = Annotated[
-    str,
-    StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}(=[^\x00-\x1f\x7f-\x9f]{1,200})?$"),
-]
+LABEL_WANTED = r"[A-Za-z0-9][A-Za-z0-9._/-]{0,62}(=[^\x00-\x1f\x7f-\x9f]{1,200})?"
+LabelWanted = Annotated[str, StringConstraints(pattern=f"^{LABEL_WANTED}$")]
 Labels = Annotated[dict[LabelKey, Text], Field(max_length=32, description="Free key-value pairs, to find the job by")]
 
 Notes = Annotated[

@@ -79,8 +79,26 @@ class TestList:
         assert 'href="/jobs?state=failed&amp;dataset=local%3Ashoes"' in page
         assert 'name="state" value="cancelled"' in page
 
-    def test_refuses_a_filter_that_is_none(self, client: TestClient) -> None:
-        answer = client.get("/jobs?state=lost", headers=HTML)
+    def test_is_filtered_by_names_and_labels(self, client: TestClient, submission: Submission) -> None:
+        both = submitted(client, submission(name="Half & half", labels={"team": "vision", "stage": "a=b"}))
+        one = submitted(client, submission(name="half", labels={"team": "vision"}))
+        submitted(client, submission())
+
+        assert listed(client, "/jobs?name=HALF") == [one, both]
+        assert listed(client, "/jobs?label=team=vision&name=&label=") == [one, both]
+        assert listed(client, "/jobs?label=team%3Dvision&label=stage") == [both]
+        assert "No job is like that" in client.get("/jobs?label=team=speech").text
+        page = client.get("/jobs?label=team=vision&label=stage&name=half&state=queued").text
+        assert 'name="name" value="half"' in page
+        assert re.findall(r'type="hidden" name="label" value="([^"]+)"', page) == ["team=vision", "stage"]
+        links = [unescape(href) for href in re.findall(r'<a class="label[^"]*" href="([^"]+)"', page)]
+        assert "/jobs?state=queued&name=half&label=stage" in links  # without the first
+        assert "/jobs?state=queued&name=half&label=team%3Dvision&label=stage&label=stage%3Da%3Db" in links
+        assert [listed(client, href) for href in links] == [[both], [one, both], [both], [both]]
+
+    @pytest.mark.parametrize("query", ["state=lost", "name=a%00b", "model=a%00b", "label=two%20words", "label=a%3D"])
+    def test_refuses_a_filter_that_is_none(self, client: TestClient, query: str) -> None:
+        answer = client.get(f"/jobs?{query}", headers=HTML)
 
         assert (answer.status_code, answer.headers["Content-Type"]) == (422, "text/html; charset=utf-8")
         assert "Invalid request" in answer.text

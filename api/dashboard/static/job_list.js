@@ -22,7 +22,8 @@ function takeOver(drawn) {
     remember(row);
     if (box?.checked) row.querySelector("input").checked = true;
     const had = old.contains(document.activeElement) ? document.activeElement : null;
-    if (had) queueMicrotask(() => row.querySelector(had.matches("a") ? "a" : "input")?.focus());
+    const like = (each) => each.href === had.href && each.name === had.name;
+    if (had) queueMicrotask(() => [...row.querySelectorAll("a, input")].find(like)?.focus());
     return row;
   });
   live().replaceChildren(...kept);
