@@ -5,6 +5,7 @@ This process never imports torch or timm. ``api.serve`` runs it.
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from http import HTTPStatus
 from importlib.metadata import version
 from typing import TypedDict
@@ -40,10 +41,12 @@ from api import (
     whoami,
     workers,
 )
+from api.acceptance import accept, ring_for
 from api.dashboard import routes as dashboard
 from api.downloads import Downloads
 from api.gathering import Gathered
 from api.identity import reader
+from api.joining import Joined
 from api.middleware import BodyLimit, HeadAsGet, RequestId, TusVersion
 from api.observe import HttpMeasures, Observed
 from api.polls import Polls
@@ -71,6 +74,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         database = engine(settings)
         blobs = Blobs.open(settings, QUICK)
         gathered = Gathered(database)
+        accepting = Joined(database, accept, partial(ring_for, settings))
         with shutdown.announced() as stopping:
             yield {
                 "resources": Resources(
@@ -86,8 +90,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
                     stopping=stopping,
                     gathered=gathered,
                     looks=looks,
+                    accepting=accepting,
                 )
             }
+        await accepting.close()
         await gathered.close()
         database.dispose()
 

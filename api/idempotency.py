@@ -23,7 +23,7 @@ from api.identity import Reader
 from api.resources import Found
 from core.errors import VitpressError
 from store import idempotency
-from store.idempotency import Answer
+from store.idempotency import Answer, Asked
 from store.session import transaction
 
 T = TypeVar("T", bound=BaseModel | None)
@@ -76,9 +76,18 @@ class OneRequest:
             if first is not None:
                 raise Replay(first)
             yield session
-            if self._answer is None:
-                raise AssertionError("a POST must hand its answer to once.answered within the transaction")
-            idempotency.keep(session, self._owner_id, self._key, self._answer, secret=self._secret)
+            idempotency.keep(session, self._owner_id, self._key, self.answer, secret=self._secret)
+
+    @property
+    def reservation(self) -> Asked | None:
+        """For a transaction that is several requests' own."""
+        return None if self._key is None else (self._owner_id, self._key, self._fingerprint)
+
+    @property
+    def answer(self) -> Answer:
+        if self._answer is None:
+            raise AssertionError("a POST must hand its answer to once.answered within the transaction")
+        return self._answer
 
     def answered(self, body: T, *, secret: bool = False) -> T:
         """``body``, noted to be answered again, with the status and headers of the route's ``Response`` so far.

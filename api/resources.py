@@ -8,8 +8,10 @@ from anyio import CapacityLimiter
 from fastapi import Depends, Request
 from sqlalchemy import Engine
 
+from api.acceptance import Outcome, Submission
 from api.downloads import Downloads
 from api.gathering import Gathered
+from api.joining import Joined
 from api.observe import HttpMeasures
 from api.receiving import Writers
 from api.throttle import Throttle
@@ -34,6 +36,7 @@ class Resources:
     stopping: threading.Event
     gathered: Gathered  # questions that all requests ask
     looks: Looks  # of ``gathered`` alone
+    accepting: Joined[Submission, Outcome]
 
 
 def found_by(request: Request) -> Resources:

@@ -8,13 +8,15 @@ from http import HTTPStatus
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Request, Response
+from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
+from api.acceptance import Submission
 from api.dependencies import JobId
 from api.errors import BODY_STATUSES, InvalidRequestError, checked, responses
-from api.idempotency import Once
+from api.idempotency import Once, Replay
 from api.identity import Submitter
 from api.jobs import answer, shown
 from api.references import check_dataset, model_shape
@@ -33,10 +35,12 @@ from store.errors import (
     ProjectNotFoundError,
     StorageQuotaError,
 )
+from store.idempotency import Answer
+from store.jobs import NewJob
 from store.queue import ring
 from store.session import transaction
 from store.tables import Queue
-from store.values import Identity, JobView
+from store.values import Identity, JobView, Place
 
 POLL_AFTER_SECONDS = "2"  # the shortest jobs take tens of seconds
 REFUSALS = (ProjectNotFoundError, DailyLimitError, StorageQuotaError)
@@ -52,15 +56,22 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
     response_description="Queued; `Location` is the job",
     responses=responses(*REFUSALS, statuses=BODY_STATUSES),
 )
-def create(body: JobRequest, asking: Submitter, once: Once, found: Found, request: Request, response: Response) -> Job:
+async def create(
+    body: JobRequest, asking: Submitter, once: Once, found: Found, request: Request, response: Response
+) -> Job:
     """Checks at once that the model and the dataset exist and that the goal is not out of reach; queues the job."""
-    check(body, asking, found)
-    with once.transaction() as session:
-        storage.check_quota(session, asking.owner_id)
-        view = jobs.get(session, submit(session, body, asking, found))
-        job = once.answered(_accepted(view, request, response))
-    ring(found.settings, view.id, view.queue)
-    return job
+    await run_in_threadpool(check, body, asking, found)
+    submission = Submission(
+        body=body,
+        asking=asking,
+        reservation=once.reservation,
+        new=lambda session, place: _new(session, body, asking, found, place),
+        answered=lambda view: (once.answered(_accepted(view, request, response)), once.answer),
+    )
+    outcome = await found.accepting.ask(submission)
+    if isinstance(outcome, Answer):
+        raise Replay(outcome)
+    return outcome.job
 
 
 @router.post(
@@ -171,9 +182,19 @@ def submit(
     session: Session, body: JobRequest, asking: Identity, found: Resources, cloned_from: str | None = None
 ) -> str:
     """The new job's id. Raises ``ProjectNotFoundError``, ``DailyLimitError``."""
-    return jobs.add(
-        session,
-        place=owners.place(session, asking.owner_id, body.project),
+    place = owners.place(session, asking.owner_id, body.project)
+    return jobs.add(session, _new(session, body, asking, found, place, cloned_from))
+
+
+def _new(
+    session: Session, body: JobRequest, asking: Identity, found: Resources, place: Place, cloned_from: str | None = None
+) -> NewJob:
+    if body.model.startswith(SCHEME):
+        memory_bytes = memory.peak_bytes(model_shape(session, asking.owner_id, body.model), body.recipe)
+    else:
+        memory_bytes = _memory_bytes(body.model, body.recipe)
+    return NewJob(
+        place=place,
         created_by=asking.key_id,
         model=body.model,
         dataset=body.dataset,
@@ -186,9 +207,14 @@ def submit(
         queue=Queue.GPU if body.device == "gpu" else Queue.CPU,
         priority=body.priority,
         device_tag=body.device_tag,
-        memory_bytes=memory.peak_bytes(model_shape(session, asking.owner_id, body.model), body.recipe),
+        memory_bytes=memory_bytes,
         cloned_from=cloned_from,
     )
+
+
+@lru_cache(maxsize=1024)
+def _memory_bytes(model: str, recipe: AnyRecipe) -> int:
+    return memory.peak_bytes(catalog.get(model).shape, recipe)
 
 
 def _faults(body: JobRequest, asking: Identity, found: Resources) -> list[dict[str, Any]]:

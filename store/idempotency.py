@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import delete, select, tuple_, update
+from sqlalchemy import bindparam, delete, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from core.errors import VitpressError
 from store.errors import IdempotencyKeyReusedError, SecretNotRepeatedError
 from store.session import insert_missing, now
-from store.tables import IdempotentRequest
+from store.tables import Base, IdempotentRequest
 
 KEPT = timedelta(hours=24)
 Asked = tuple[str, str, str]  # the owner's id, the key, the request's fingerprint
@@ -37,12 +37,28 @@ def reserve(session: Session, owner_id: str, key: str, fingerprint: str) -> Answ
     Raises ``IdempotencyKeyReusedError`` for a request that is not that one, ``SecretNotRepeatedError`` where its answer
     was not kept.
     """
+    asked = (owner_id, key, fingerprint)
+    first = reserve_each(session, [asked]).get(asked)
+    if isinstance(first, VitpressError):
+        raise first
+    return first
+
+
+def reserve_each(session: Session, asked: Collection[Asked]) -> dict[Asked, Answer | VitpressError]:
+    """As ``reserve``, of several requests with different keys: those are left out that are the first with theirs."""
+    if not asked:
+        return {}
     at = now(session)
     row = IdempotentRequest
-    its = (row.owner_id == owner_id, row.key == key)
-    session.execute(delete(row).where(*its, row.created_at <= at - KEPT).execution_options(synchronize_session=False))
-    reservation = {"owner_id": owner_id, "key": key, "fingerprint": fingerprint, "created_at": at}
-    return None if insert_missing(session, row, [reservation]) else find(session, owner_id, key, fingerprint)
+    # In the order of the keys: of two transactions that reserve the same ones, neither waits for the other in a circle.
+    rows = [
+        {"owner_id": owner_id, "key": key, "fingerprint": fingerprint, "created_at": at}
+        for owner_id, key, fingerprint in sorted(asked)
+    ]
+    its = tuple_(row.owner_id, row.key).in_([(each["owner_id"], each["key"]) for each in rows])
+    session.execute(delete(row).where(its, row.created_at <= at - KEPT).execution_options(synchronize_session=False))
+    reserved = insert_missing(session, row, rows)
+    return find_each(session, [each for each in asked if each[:2] not in reserved])
 
 
 def find(session: Session, owner_id: str, key: str, fingerprint: str) -> Answer | None:
@@ -56,6 +72,8 @@ def find(session: Session, owner_id: str, key: str, fingerprint: str) -> Answer 
 
 def find_each(session: Session, asked: Collection[Asked]) -> dict[Asked, Answer | VitpressError]:
     """As ``find``, of several requests; what it would raise is in the place of the answer."""
+    if not asked:
+        return {}
     row = IdempotentRequest
     its = (
         tuple_(row.owner_id, row.key).in_({(owner_id, key) for owner_id, key, _ in asked}),
@@ -77,15 +95,32 @@ def _answer(first: Any, fingerprint: str) -> Answer | VitpressError:
 
 def keep(session: Session, owner_id: str, key: str, answer: Answer, *, secret: bool) -> None:
     """``secret``: the body holds one, which is stored nowhere: of that answer only where the new thing is."""
-    session.execute(
-        update(IdempotentRequest)
-        .where(IdempotentRequest.owner_id == owner_id, IdempotentRequest.key == key)
-        .values(
-            status=None if secret else answer.status,
-            headers=dict(answer.headers),
-            body=None if secret else answer.body,
-        )
-        .execution_options(synchronize_session=False)
+    keep_each(session, {(owner_id, key): answer}, secret=secret)
+
+
+def keep_each(session: Session, answers: Mapping[tuple[str, str], Answer], *, secret: bool = False) -> None:
+    """As ``keep``, of those who were the first, by owner's id and key."""
+    if not answers:
+        return
+    row = IdempotentRequest
+    its = (row.owner_id == bindparam("of_owner"), row.key == bindparam("of_key"))
+    written = (
+        update(Base.metadata.tables["idempotent_requests"])
+        .where(*its)
+        .values(status=bindparam("with_status"), headers=bindparam("with_headers"), body=bindparam("with_body"))
+    )
+    session.connection().execute(
+        written,
+        [
+            {
+                "of_owner": owner_id,
+                "of_key": key,
+                "with_status": None if secret else answer.status,
+                "with_headers": dict(answer.headers),
+                "with_body": None if secret else answer.body,
+            }
+            for (owner_id, key), answer in answers.items()
+        ],
     )
 
 

@@ -1,8 +1,9 @@
 """Owners and their projects. No function commits."""
 
+from collections.abc import Collection
 from typing import TypeVar
 
-from sqlalchemy import select
+from sqlalchemy import select, tuple_
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -71,6 +72,17 @@ def limits(session: Session, owner_id: str) -> Limits:
 def place(session: Session, owner_id: str, project: str = DEFAULT_PROJECT) -> Place:
     """Raises ``ProjectNotFoundError``."""
     return Place(owner_id, _project(session, owner_id, project).id)
+
+
+def unlimited(session: Session, asked: Collection[tuple[str, str]]) -> dict[tuple[str, str], Place]:
+    """The places of those of the owners, by their ids and their projects' names, who may submit and store what they
+    like; who names a project that is not there is left out, too."""
+    rows = session.execute(
+        select(Project.owner_id, Project.name, Project.id)
+        .join(Owner)
+        .where(tuple_(Project.owner_id, Project.name).in_(asked), Owner.max_daily.is_(None), Owner.max_bytes.is_(None))
+    )
+    return {(row.owner_id, row.name): Place(row.owner_id, row.id) for row in rows}
 
 
 def create_project(session: Session, owner_id: str, name: str) -> ProjectView:

@@ -1,0 +1,70 @@
+"""Work for one thread: what is asked for while it is at work is done together in its next turn.
+
+However many requests come at once, they share a thread, a connection and a few statements, which for one alone would
+take longer than all the rest of it. A lone request waits for nobody.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Generic, TypeVar
+
+Key = TypeVar("Key")
+
+
+class Turns(Generic[Key]):
+    """Of one event loop."""
+
+    pause_seconds = 0.0  # between a turn in which there were several and the next one
+
+    def __init__(self, name: str) -> None:
+        self._asked: dict[Key, asyncio.Future[Any]] = {}
+        self._task: asyncio.Task[None] | None = None
+        self._thread = ThreadPoolExecutor(1, name)  # of its own: other routes' threads may all be busy
+
+    async def asked(self, key: Key) -> Any:
+        """What ``_do`` has for ``key``, or raises because of it. Who asks for the same in the same turn shares it."""
+        answer = self._asked.get(key)
+        if answer is None:
+            loop = asyncio.get_running_loop()
+            answer = self._asked[key] = loop.create_future()
+            if self._task is None:
+                self._task = loop.create_task(self._turn())
+        return await asyncio.shield(answer)  # who hangs up takes it from nobody else
+
+    async def close(self) -> None:
+        """Nobody asks any more. Once what is being done is done, the connection is back, and its engine may end."""
+        if self._task is not None:
+            await asyncio.wait([self._task])
+        self._thread.shutdown()  # waits for what it was given
+
+    def _do(self, keys: Sequence[Key]) -> Mapping[Key, Any]:
+        """In the thread: an answer to each, or the exception that whoever asked gets."""
+        raise NotImplementedError
+
+    def _rest(self) -> None:
+        """In the thread: nobody asks for now."""
+
+    async def _turn(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            while self._asked:
+                asked, self._asked = self._asked, {}
+                try:
+                    outcomes = await loop.run_in_executor(self._thread, self._do, list(asked))
+                except BaseException:  # the server ends: nobody is to wait for what will not come
+                    for future in asked.values():
+                        future.cancel()
+                    raise
+                for key, future in asked.items():
+                    outcome = outcomes[key]
+                    if isinstance(outcome, Exception):
+                        future.set_exception(outcome)
+                        future.exception()  # whoever asked may be gone, and nobody else is to hear of it
+                    else:
+                        future.set_result(outcome)
+                if len(asked) > 1 and self.pause_seconds:
+                    await asyncio.sleep(self.pause_seconds)
+        finally:
+            self._task = None
+            await loop.run_in_executor(self._thread, self._rest)
