@@ -11,7 +11,7 @@ LOCK := $(BIN)/uv --quiet pip compile pyproject.toml locks/build.in --constraint
 DISTRIBUTIONS := pyproject.toml client/pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test lint types format bench faults load docs openapi catalog lock audit clean
+.PHONY: help demo up test lint types format bench faults load mutants docs openapi catalog lock audit clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
@@ -49,6 +49,11 @@ faults: $(VENV)/dev  ## Break the service in every way for an hour, and write do
 load: $(VENV)/dev  ## Measure what load the service bears, beside a bare handler and nginx; the machine should be idle
 	@tests/need.sh
 	$(BIN)/python -m benchmarks.load
+
+mutants: $(VENV)/dev  ## Mutate core's numerics and list what no test noticed; ONLY='core.lowrank*' takes a part
+	@mkdir -p build/mutants && cp -ru --preserve=timestamps core client tests pyproject.toml build/mutants
+	cd build/mutants && PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 mutmut run --max-children 1 $(if $(ONLY),'$(ONLY)')
+	cd build/mutants && $(CURDIR)/$(BIN)/mutmut results
 
 docs: $(VENV)/dev  ## Build the documentation into build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --config-file docs/site/mkdocs.yml

@@ -65,29 +65,57 @@ class LowRank:
         return Factors(first, second.T, self._linear.bias + left_out)
 
     @cached_property
-    def _gram(self) -> Tensor:
-        """Of the smaller side: its eigenvectors are all that is needed, at a fraction of an SVD."""
-        sensed = self._sensed
-        return sensed.T @ sensed if sensed.shape[1] <= len(sensed) else sensed @ sensed.T
-
-    @cached_property
     def components(self) -> Float[Tensor, " ranks"]:
         """What it costs to drop each, ½ σ², the largest first."""
-        energies: Tensor = torch.linalg.eigvalsh(self._gram)
-        return 0.5 * energies.clamp_min(0).flip(0)
+        return _components(self._gram)
+
+    @cached_property
+    def _gram(self) -> Tensor:
+        return _smaller_gram(self._sensed)
 
     @cached_property
     def _tails(self) -> Tensor:
-        return self.components.flip(0).cumsum(0).flip(0)
+        return _tails(self.components)
 
     @cached_property
     def _maps(self) -> tuple[Float[Tensor, "ranks inputs"], Float[Tensor, "ranks outputs"]]:
-        energies, vectors = torch.linalg.eigh(self._gram)
-        basis = vectors.flip(1)
-        if self._sensed.shape[1] > len(self._sensed):
-            basis = self._sensed.T @ basis / energies.flip(0).clamp_min(torch.finfo(energies.dtype).tiny).sqrt()
-        first = torch.linalg.solve_triangular(self._read, basis.T, upper=False, left=False)
-        return first, (self._linear.weight @ (self._read @ basis)).T
+        return _maps(self._linear.weight, self._read, _right_vectors(self._sensed, self._gram))
+
+
+def _smaller_gram(matrix: Float[Tensor, "rows columns"]) -> Tensor:
+    """Of the smaller side: its eigenvectors are all that is needed, at a fraction of an SVD."""
+    return matrix.T @ matrix if matrix.shape[1] <= len(matrix) else matrix @ matrix.T
+
+
+def _components(gram: Float[Tensor, "ranks ranks"]) -> Float[Tensor, " ranks"]:
+    energies: Tensor = torch.linalg.eigvalsh(gram)
+    return 0.5 * energies.clamp_min(0).flip(0)
+
+
+def _tails(components: Float[Tensor, " ranks"]) -> Float[Tensor, " ranks"]:
+    """What it costs to drop each component and all after it."""
+    return components.flip(0).cumsum(0).flip(0)
+
+
+def _right_vectors(
+    matrix: Float[Tensor, "rows columns"], gram: Float[Tensor, "ranks ranks"]
+) -> Float[Tensor, "columns ranks"]:
+    """Singular vectors, the largest singular value's first. ``gram``: that of the matrix's smaller side."""
+    energies, vectors = torch.linalg.eigh(gram)
+    basis: Tensor = vectors.flip(1)
+    if matrix.shape[1] > len(matrix):
+        basis = matrix.T @ basis / energies.flip(0).clamp_min(torch.finfo(energies.dtype).tiny).sqrt()
+    return basis
+
+
+def _maps(
+    weight: Float[Tensor, "outputs inputs"],
+    read: Float[Tensor, "inputs inputs"],
+    basis: Float[Tensor, "inputs ranks"],
+) -> tuple[Float[Tensor, "ranks inputs"], Float[Tensor, "ranks outputs"]]:
+    """V_rᵀ L_c⁻¹ and (W L_c V_r)ᵀ for the largest r there is: rows of both belong to one component."""
+    first = torch.linalg.solve_triangular(read, basis.T, upper=False, left=False)
+    return first, (weight @ (read @ basis)).T
 
 
 def affine(linear: nn.Module) -> Affine:

@@ -1,56 +1,30 @@
 import random
-from itertools import pairwise
+from collections.abc import Iterator, Sequence
+from itertools import product
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from layer_shapes import SHAPE, feed_forward, linear
 
 from core import catalog
-from core.allocate import allocate
-from core.curves import AttentionPrices, Curve, FeedForwardPrices, HeadPrices, LinearPrices, Option, curve, full_option
+from core.allocate import UNREACHED, Target, allocate, ratio_target, reachable_ratio, target_of
+from core.curves import Curve, Option, curve, full_option, macs_gained, parameters_gained
 from core.dry_run import dry_run
-from core.errors import NothingToCompressError, UnreachableTargetError
-from core.plans import plan_of, size_of
+from core.errors import NoDryRunError, NothingToCompressError, UnreachableTargetError
 from core.prior import prior
 from core.recipe import FisherRecipe
 from core.shapes import (
     AttentionShape,
-    AttentionSize,
     FeedForwardShape,
     FeedForwardSize,
     LayerShape,
     LinearShape,
     LinearSize,
     ModelShape,
-    Size,
 )
-from vitpress.plan import Attention, Dense, FeedForward, LowRank
+from vitpress.plan import Dense
 
-
-def linear(path: str, parameters: int = 98 * 96) -> LinearShape:
-    return LinearShape(
-        path=path, tokens=5, parameters=parameters, dense_parameters=98 * 96, in_features=97, out_features=96
-    )
-
-
-def attention(path: str) -> AttentionShape:
-    parameters = 96 * 97 + 96 * 288 + 288
-    return AttentionShape(
-        path=path, tokens=5, keys=5, parameters=parameters, dense_parameters=parameters,
-        in_features=96, out_features=96, heads=4, head_dim=24, free_queries=True, free_values=True,
-    )  # fmt: skip
-
-
-def feed_forward(path: str) -> FeedForwardShape:
-    parameters = 384 * 96 * 2 + 384 + 96
-    return FeedForwardShape(
-        path=path, tokens=5, parameters=parameters, dense_parameters=parameters,
-        in_features=96, out_features=96, hidden_features=384,
-    )  # fmt: skip
-
-
-LAYERS = (attention("a"), feed_forward("b"), feed_forward("c"), linear("d"))
-SHAPE = ModelShape(parameters=sum(layer.parameters for layer in LAYERS) + 1009, macs=10**7, layers=LAYERS)
 MODELS = [
     "vit_tiny_patch16_224",
     "vit_small_patch16_224.augreg_in1k",
@@ -67,6 +41,214 @@ POOLS: dict[str, tuple[type[LayerShape], ...]] = {
 
 def curves() -> list[Curve]:
     return [curve(layer, prior(layer)) for layer in SHAPE.layers]
+
+
+WHOLE = 2**13  # a power of two, so that a target of so many parameters is exact
+Points = Sequence[tuple[int, int]]
+
+
+def ladder(index: int, points: Points, pool: str = "rank") -> Curve:
+    """A layer's curve through ``points``: what each option gains, and the loss it adds. Its sizes count the options."""
+    shape = linear(str(index)) if pool == "rank" else feed_forward(str(index))
+    options = [full_option(shape)]
+    for step, (gain, loss) in enumerate(points, 1):
+        size = LinearSize(step) if pool == "rank" else FeedForwardSize(step)
+        options.append(Option(size, gain, float(gain), float(loss)))
+    return Curve(shape, tuple(options))
+
+
+def ladders(least: int = 1, pools: Sequence[str] = ("rank",)) -> st.SearchStrategy[list[Curve]]:
+    """A few curves of a few options; each next option gains more and adds more loss."""
+    step = st.tuples(st.integers(1, 40), st.integers(1, 90))
+    rungs = st.tuples(st.lists(step, max_size=4), st.sampled_from(pools))
+
+    def built(drawn: list[tuple[list[tuple[int, int]], str]]) -> list[Curve]:
+        found = []
+        for index, (steps, pool) in enumerate(drawn):
+            points = [(sum(gain for gain, _ in steps[:n]), sum(loss for _, loss in steps[:n])) for n in range(1, 5)]
+            found.append(ladder(index, points[: len(steps)], pool))
+        return found
+
+    drawn = st.lists(rungs, min_size=1, max_size=4).map(built)
+    return drawn.filter(lambda given: sum(len(each.options) - 1 for each in given) >= least)
+
+
+def model_of(given: Sequence[Curve]) -> ModelShape:
+    return ModelShape(parameters=WHOLE, macs=10**6, layers=tuple(each.shape for each in given))
+
+
+def chosen(given: Sequence[Curve], wanted: float, recipe: FisherRecipe | None = None) -> list[Option]:
+    """What is chosen to remove ``wanted`` parameters."""
+    shape = model_of(given)
+    recipe = recipe or FisherRecipe(target_ratio=0.5)
+    plan = allocate(shape, given, recipe, target=ratio_target(shape, wanted / WHOLE))
+    return [
+        next(option for option in each.options if option.removed == layer.parameters_before - layer.parameters_after)
+        for each, layer in zip(given, plan.layers, strict=True)
+    ]
+
+
+def removed(options: Sequence[Option]) -> int:
+    return sum(option.removed for option in options)
+
+
+def lost(options: Sequence[Option]) -> float:
+    return sum(option.loss for option in options)
+
+
+def most(given: Sequence[Curve]) -> int:
+    return sum(each.options[-1].removed for each in given)
+
+
+def changes(given: Sequence[Curve], now: Sequence[Option]) -> Iterator[int]:
+    """What each single other option would remove more than is removed ``now``."""
+    for each, option in zip(given, now, strict=True):
+        yield from (other.removed - option.removed for other in each.options)
+
+
+class TestChoice:
+    @settings(max_examples=120, deadline=None, derandomize=True)
+    @given(ladders(), st.integers(1, 5000).filter(lambda price: price % 211))
+    def test_is_the_best_of_all_wherever_one_price_everywhere_hits_the_target(
+        self, given: list[Curve], price: int
+    ) -> None:
+        # 211 is a prime beyond all gains: no segment has that very slope, so each layer has one best option.
+        at_price = [min(each.options, key=lambda o: o.loss - price / 211 * o.gain) for each in given]
+        wanted = removed(at_price)
+        least = min(
+            lost(options) for options in product(*(each.options for each in given)) if removed(options) >= wanted
+        )
+        found = chosen(given, wanted)
+        assert removed(found) == wanted
+        assert lost(found) == least == lost(at_price)
+
+    @settings(max_examples=120, deadline=None, derandomize=True)
+    @given(ladders(), st.data())
+    def test_leaves_no_gap_that_one_more_step_would_narrow(self, given: list[Curve], data: st.DataObject) -> None:
+        wanted = data.draw(st.integers(1, most(given)))
+        found = chosen(given, wanted)
+        gap = wanted - removed(found)
+        assert all(abs(gap - change) >= gap for change in changes(given, found) if change > 0)
+
+    @settings(max_examples=120, deadline=None, derandomize=True)
+    @given(ladders(pools=("rank", "prune")), st.floats(0, 0.004), st.floats(0, 0.001), st.data())
+    def test_keeps_within_each_pools_budget_or_says_what_the_budgets_allow(
+        self, given: list[Curve], rank: float, prune: float, data: st.DataObject
+    ) -> None:
+        recipe = FisherRecipe(target_ratio=0.5, rank_budget=rank, prune_budget=prune)
+        pools = {pool: [index for index, each in enumerate(given) if each.pool == pool] for pool in ("rank", "prune")}
+        allowed = {
+            pool: min(
+                most([given[index] for index in members]),
+                budget * sum(given[index].shape.parameters for index in members),
+            )
+            for (pool, members), budget in zip(pools.items(), (rank, prune), strict=True)
+        }
+        assert reachable_ratio(model_of(given), given, recipe) == pytest.approx(sum(allowed.values()) / WHOLE)
+        wanted = data.draw(st.integers(1, most(given)))
+        if sum(allowed.values()) < wanted:
+            with pytest.raises(UnreachableTargetError) as error:
+                chosen(given, wanted, recipe)
+            assert error.value.reachable == pytest.approx(sum(allowed.values()) / WHOLE)
+            return
+        found = chosen(given, wanted, recipe)
+        for pool, members in pools.items():
+            assert removed([found[index] for index in members]) <= allowed[pool]
+
+    def test_takes_what_a_budget_allows_to_the_last_parameter(self) -> None:
+        given = [ladder(0, [(49, 1), (98, 3)]), ladder(1, [(49, 2), (98, 5)])]
+        shapes = sum(each.shape.parameters for each in given)
+        found = chosen(given, 147, FisherRecipe(target_ratio=0.5, rank_budget=147 / shapes))
+        assert [option.removed for option in found] == [98, 49]
+
+    def test_takes_of_an_option_that_is_too_much_the_most_that_is_not(self) -> None:
+        given = [ladder(0, [(10, 8), (20, 9), (40, 10)])]  # the hull is one segment to the last
+        assert [option.removed for option in chosen(given, 33)] == [20 if 33 - 20 < 40 - 33 else 40]
+        assert [option.removed for option in chosen(given, 22)] == [20]
+
+    def test_closes_the_gap_where_that_costs_least_of_what_comes_equally_close(self) -> None:
+        given = [ladder(0, [(30, 1)]), ladder(1, [(7, 40)]), ladder(2, [(7, 30)]), ladder(3, [(7, 35)])]
+        assert [option.removed for option in chosen(given, 36)] == [30, 0, 7, 0]
+
+    def test_goes_beyond_the_target_where_that_is_closer(self) -> None:
+        given = [ladder(0, [(30, 1)]), ladder(1, [(20, 40)])]
+        assert [option.removed for option in chosen(given, 41)] == [30, 20]  # 50 is closer than 30
+        assert [option.removed for option in chosen(given, 40)] == [30, 0]  # as far as 30 is: then less is removed
+
+    def test_counts_what_the_dense_forms_have_more_than_the_original(self) -> None:
+        """Biases that the form at full size has are to be made good, and their pool has room for that."""
+        without_bias = linear("0", parameters=97 * 96)
+        given = [Curve(without_bias, (full_option(without_bias), Option(LinearSize(1), 4, 4.0, 1.0)))]
+        assert removed(chosen(given, 4)) == 4
+        budget = FisherRecipe(target_ratio=0.5, rank_budget=4 / without_bias.parameters)
+        assert removed(chosen(given, 4, budget)) == 4
+
+
+def of_macs(whole: float, fraction: float) -> Target:
+    return Target("target_macs", fraction, whole, macs_gained)
+
+
+class TestGoal:
+    def test_of_a_ratio_is_counted_in_parameters(self) -> None:
+        assert target_of(SHAPE, FisherRecipe(target_ratio=0.3)) == Target(
+            "target_ratio", 0.3, SHAPE.parameters, parameters_gained
+        )
+
+    def test_of_macs_is_counted_in_macs(self) -> None:
+        assert target_of(SHAPE, FisherRecipe(target_macs=0.3)) == Target("target_macs", 0.3, SHAPE.macs, macs_gained)
+
+    @pytest.mark.parametrize(
+        ("recipe", "why"),
+        [
+            (
+                FisherRecipe(target_ratios=(0.3, 0.5)),
+                "target_ratios has no dry run: ask for one target_ratio at a time",
+            ),
+            (
+                FisherRecipe(target_latency=0.3),
+                "target_latency has no dry run: only the model on the worker, measured, can tell what it takes",
+            ),
+            (
+                FisherRecipe(max_error_increase=0.1),
+                "max_error_increase has no dry run: only the model on the worker, measured, can tell what it takes",
+            ),
+        ],
+    )
+    def test_that_shapes_do_not_tell_is_refused_with_the_reason(self, recipe: FisherRecipe, why: str) -> None:
+        with pytest.raises(NoDryRunError) as error:
+            target_of(SHAPE, recipe)
+        assert str(error.value) == why
+        assert error.value.goal == recipe.goal
+
+    def test_of_macs_is_hit(self) -> None:
+        plan = dry_run(SHAPE, FisherRecipe(target_macs=0.004))
+        assert abs(1 - plan.macs_after / plan.macs_before - 0.004) < 0.0005
+
+    def test_of_parameters_may_be_all_that_there_are_and_no_more(self) -> None:
+        given = [ladder(0, [(40, 1)]), ladder(1, [(20, 1)], "prune")]
+        assert removed(chosen(given, 60)) == 60
+        with pytest.raises(UnreachableTargetError) as error:
+            chosen(given, 61)
+        assert error.value.requested == 61 / WHOLE
+        assert error.value.reachable == 60 / WHOLE
+        assert error.value.goal == "target_ratio"
+        assert error.value.why == f"of the parameters, rank pool: {40 / WHOLE:.4f}, prune pool: {20 / WHOLE:.4f}"
+
+    def test_of_another_kind_may_be_missed_by_a_hundredth_and_no_more(self) -> None:
+        given = [ladder(0, [(50, 1)])]
+        shape, recipe = model_of(given), FisherRecipe(target_ratio=0.5)
+        plan = allocate(shape, given, recipe, target=of_macs(100, 0.50 + UNREACHED))
+        assert not isinstance(plan.layers[0], Dense)
+        with pytest.raises(UnreachableTargetError) as error:
+            allocate(shape, given, recipe, target=of_macs(100, 0.505 + UNREACHED))
+        assert error.value.goal == "target_macs"
+        assert error.value.requested == 0.505 + UNREACHED
+        assert error.value.reachable == 0.5
+        assert error.value.why == f"of the parameters, rank pool: {50 / WHOLE:.4f}, prune pool: 0.0000"
+
+    def test_of_parameters_is_not_refused_for_want_of_a_size_that_fits(self) -> None:
+        given = [ladder(0, [(1000, 1)])]
+        assert removed(chosen(given, 400)) == 0
 
 
 class TestTarget:
@@ -116,7 +298,7 @@ class TestTarget:
         assert error.value.reachable == 0
 
     def test_a_model_without_layers_has_nothing_to_compress(self) -> None:
-        with pytest.raises(NothingToCompressError):
+        with pytest.raises(NothingToCompressError, match=r"^the model has no layer that can be compressed$"):
             dry_run(ModelShape(parameters=10, macs=10, layers=()), FisherRecipe(target_ratio=0.1))
 
     def test_a_layer_that_no_gradient_reaches_stays_as_it_is(self) -> None:
@@ -159,74 +341,3 @@ class TestPrice:
         recipe = FisherRecipe(target_ratio=0.5)
         assert all(layer.predicted_loss is None for layer in dry_run(SHAPE, recipe).layers)
         assert all(layer.predicted_loss is not None for layer in allocate(SHAPE, curves(), recipe).layers)
-
-
-class TestCurve:
-    @pytest.mark.parametrize("layer", LAYERS)
-    def test_gains_and_loses_more_from_option_to_option_and_begins_with_the_full_size(self, layer: LayerShape) -> None:
-        options = curve(layer, prior(layer)).options
-        assert options[0] == full_option(layer)
-        assert len(options) > 10
-        for before, after in pairwise(options):
-            assert before.gain < after.gain
-            assert before.loss < after.loss
-
-    @pytest.mark.parametrize("layer", LAYERS)
-    def test_says_of_every_option_what_its_size_has(self, layer: LayerShape) -> None:
-        for option in curve(layer, prior(layer)).options[1:]:
-            assert option.removed == option.gain == layer.parameters - layer.parameters_at(option.size)  # type: ignore[arg-type]
-
-    def test_leaves_out_what_costs_more_and_gains_less(self) -> None:
-        prices = LinearPrices({0: 0.0, 40: 1.0, 30: 7.0, 20: 3.0})
-        sizes = [option.size for option in curve(linear("d"), prices).options]
-        assert sizes == [LinearSize(0), LinearSize(40), LinearSize(20)]
-
-    def test_adds_up_the_losses_of_an_attention_s_parts(self) -> None:
-        heads = {4: HeadPrices(qk={24: 0.0, 8: 0.5}, v={24: 0.0, 16: 0.25})}
-        prices = AttentionPrices(heads=heads, qkv={0: 0.0, 32: 2.0}, proj={0: 0.0})
-        losses = {option.size: option.loss for option in curve(attention("a"), prices).options}
-        assert losses[AttentionSize(4, 8, 16)] == 0.75
-        assert losses[AttentionSize(4, 8, 24)] == 0.5
-        assert losses[AttentionSize(4, 8, 16, qkv_rank=32)] == 2.75
-
-    def test_adds_up_the_losses_of_a_feed_forward_block_s_parts(self) -> None:
-        prices = FeedForwardPrices(width={384: 0.0, 192: 1.0}, fc1={0: 0.0, 24: 4.0}, fc2={0: 0.0})
-        losses = {option.size: option.loss for option in curve(feed_forward("b"), prices).options}
-        assert losses[FeedForwardSize(192)] == 1.0
-        assert losses[FeedForwardSize(192, fc1_rank=24)] == 5.0
-
-    def test_begins_below_nothing_where_the_dense_form_has_more_biases_than_the_original(self) -> None:
-        without_bias = linear("d", parameters=97 * 96)
-        assert full_option(without_bias).removed == -96
-
-
-SIZES: list[tuple[LayerShape, Size, type]] = [
-    (linear("d"), LinearSize(31), LowRank),
-    (attention("a"), AttentionSize(3, 8, 16, 0, 24), Attention),
-    (attention("a"), AttentionSize(4, 24, 24, 40, 0), Attention),
-    (feed_forward("b"), FeedForwardSize(96, 0, 16), FeedForward),
-    (feed_forward("b"), FeedForwardSize(384, 0, 0), Dense),
-]
-
-
-class TestPlan:
-    @pytest.mark.parametrize(("layer", "size", "kind"), SIZES)
-    def test_says_a_size_in_a_way_that_gives_it_back(self, layer: LayerShape, size: Size, kind: type) -> None:
-        shape = ModelShape(parameters=10**5, macs=10**6, layers=(layer,))
-        [found] = plan_of(shape, [Curve(layer, ())], [Option(size, 101, 101.0, 0.5)], measured=True).layers
-        assert isinstance(found, kind)
-        assert size_of(layer, found) == size
-        assert found.parameters_before - found.parameters_after == 101
-        assert found.predicted_loss == 0.5
-
-
-class TestPrior:
-    def test_keeps_what_a_layer_must_keep(self) -> None:
-        behind_norms = attention("a").model_copy(update={"free_queries": False, "free_values": False})
-        prices = prior(behind_norms)
-        assert isinstance(prices, AttentionPrices)
-        assert set(prices.heads) == {4}
-        assert set(prices.heads[4].qk) == set(prices.heads[4].v) == {24}
-        prices = prior(feed_forward("b").model_copy(update={"free_units": False}))
-        assert isinstance(prices, FeedForwardPrices)
-        assert set(prices.width) == {384}

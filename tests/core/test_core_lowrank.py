@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from core.lowrank import SENSE_DAMPING, Affine, LowRank, affine, cholesky, damped
+from core.lowrank import DAMPING, DEAD, SENSE_DAMPING, Affine, LowRank, affine, cholesky, damped
 
 INPUTS, OUTPUTS = 11, 17
 
@@ -28,8 +28,9 @@ def metric(inputs: int = INPUTS, outputs: int = OUTPUTS) -> Metric:
 
 
 def quadratic(change: Tensor, given: Metric) -> float:
+    """½ tr(G ΔW C ΔWᵀ), with both damped as ranks are chosen."""
     _, covariance, gradient = given
-    return float(0.5 * torch.trace(damped(gradient, SENSE_DAMPING) @ change @ covariance @ change.T))
+    return float(0.5 * torch.trace(damped(gradient, SENSE_DAMPING) @ change @ damped(covariance, DAMPING) @ change.T))
 
 
 class TestFullRank:
@@ -56,7 +57,7 @@ class TestTruncation:
         low_rank = LowRank(dense, *given)
         factors = low_rank.at(rank)
         change = factors.second @ factors.first - dense.weight
-        assert low_rank.loss(rank) == pytest.approx(quadratic(change, given), rel=1e-2)
+        assert low_rank.loss(rank) == pytest.approx(quadratic(change, given), rel=1e-9)
 
     @pytest.mark.parametrize("rank", [2, 7])
     def test_costs_less_than_the_plain_svd_of_that_rank(self, rank: int) -> None:
@@ -66,6 +67,38 @@ class TestTruncation:
             for factors in (LowRank(dense, *given).at(rank), LowRank(dense).at(rank))
         )
         assert ours < plain
+
+    @pytest.mark.parametrize("rank", [1, 2, 7])
+    @pytest.mark.parametrize("sides", [(INPUTS, OUTPUTS), (OUTPUTS, INPUTS)])
+    def test_no_descent_finds_a_map_of_that_rank_that_costs_less(self, rank: int, sides: tuple[int, int]) -> None:
+        """Alternating least squares: each half of the problem is solved exactly, so what stands still is a minimum."""
+        dense, given = linear(*sides), metric(*sides)
+        read, sense = cholesky(given[1]), cholesky(given[2], SENSE_DAMPING)
+        target = sense.T @ dense.weight @ read
+        generator = torch.Generator().manual_seed(11)
+        second = torch.randn(sides[1], rank, generator=generator).double()
+        for _ in range(400):
+            first = torch.linalg.lstsq(second, target).solution
+            second = torch.linalg.lstsq(first.T, target.T).solution.T
+        found = 0.5 * float((second @ first - target).square().sum())
+        assert LowRank(dense, *given).loss(rank) == pytest.approx(found, rel=1e-6)
+
+    def test_costs_what_its_components_do_that_go(self) -> None:
+        low_rank = LowRank(linear(), *metric())
+        components = low_rank.components.tolist()
+        assert components == sorted(components, reverse=True)
+        for rank in range(1, INPUTS):
+            assert low_rank.loss(rank) == pytest.approx(sum(components[rank:]), rel=1e-12)
+
+    def test_to_more_than_there_is_costs_nothing(self) -> None:
+        assert LowRank(linear(), *metric()).loss(INPUTS + 1) == 0
+
+    def test_has_no_component_below_nothing_where_the_map_has_few(self) -> None:
+        thin = Affine(torch.ones(OUTPUTS, 2).double() @ torch.ones(2, INPUTS).double(), torch.zeros(OUTPUTS).double())
+        components = LowRank(thin).components
+        assert components[0] == pytest.approx(0.5 * 4 * OUTPUTS * INPUTS)
+        assert (components >= 0).all()
+        assert components[1:].max() < 1e-9 * components[0]
 
     def test_without_moments_is_the_truncated_svd(self) -> None:
         dense = linear()
@@ -80,10 +113,18 @@ class TestTruncation:
             factors.second @ factors.first @ given[0] + factors.bias, dense.weight @ given[0] + dense.bias
         )
 
+    @pytest.mark.parametrize("sides", [(INPUTS, OUTPUTS), (OUTPUTS, INPUTS)])
+    def test_of_a_lower_rank_is_the_beginning_of_that_of_a_higher(self, sides: tuple[int, int]) -> None:
+        low_rank = LowRank(linear(*sides), *metric(*sides))
+        few, many = low_rank.at(3), low_rank.at(8)
+        torch.testing.assert_close(few.first, many.first[:3])
+        torch.testing.assert_close(few.second, many.second[:, :3])
+
     def test_gives_components_of_unit_variance(self) -> None:
         given = metric()
         first = LowRank(linear(), *given).at(6).first
-        torch.testing.assert_close(first @ given[1] @ first.T, torch.eye(6).double(), atol=1e-2, rtol=1e-2)
+        unit = torch.eye(6).double()
+        torch.testing.assert_close(first @ damped(given[1], DAMPING) @ first.T, unit, atol=1e-9, rtol=1e-9)
 
     def test_survives_dead_inputs(self) -> None:
         mean, covariance, gradient = metric()
@@ -100,30 +141,47 @@ class TestTruncation:
 
 
 class TestCholesky:
-    def test_is_a_lower_triangular_root(self) -> None:
+    def test_is_the_lower_triangular_root_of_the_damped_matrix(self) -> None:
         matrix = spd(13, 5)
-        root = cholesky(matrix)
-        assert torch.equal(root, root.tril())
-        torch.testing.assert_close(root @ root.T, matrix, atol=1e-3, rtol=1e-3)
+        for root, damping in ((cholesky(matrix), DAMPING), (cholesky(matrix, 0.25), 0.25)):
+            assert torch.equal(root, root.tril())
+            torch.testing.assert_close(root @ root.T, damped(matrix, damping), atol=1e-12, rtol=1e-12)
 
-    def test_survives_rounding_that_made_an_eigenvalue_negative(self) -> None:
-        vectors = torch.linalg.eigh(spd(13, 5)).eigenvectors
-        values = torch.linspace(-0.01, 1, 13).double()
-        root = cholesky(vectors * values @ vectors.T)
-        assert root.isfinite().all()
-        torch.testing.assert_close(root @ root.T, vectors * values @ vectors.T, atol=0.1, rtol=0.1)
+    @pytest.mark.parametrize(
+        ("least", "damping"), [(-0.00001, 1e-4), (-0.0005, 1e-3), (-0.05, 1e-1), (-0.3, 1.0), (-2.0, 10.0)]
+    )
+    def test_damps_by_powers_of_ten_until_rounding_is_made_good(self, least: float, damping: float) -> None:
+        """Of a matrix whose diagonal is 1, and whose smallest eigenvalue is ``least`` and comes twice."""
+        matrix = torch.eye(5).double()
+        matrix[0, 1] = matrix[1, 0] = matrix[3, 4] = matrix[4, 3] = 1 - least
+        root = cholesky(matrix, damping=1e-4)
+        torch.testing.assert_close(root @ root.T, matrix + damping * torch.eye(5).double(), atol=1e-12, rtol=1e-12)
 
-    def test_damps_every_channel_by_its_own_scale(self) -> None:
+    @pytest.mark.parametrize("value", [torch.nan, torch.inf])
+    def test_of_what_is_not_finite_is_not_either_and_comes_to_an_end(self, value: float) -> None:
+        matrix = spd(7, 6)
+        matrix[2, 2] = value
+        assert not cholesky(matrix).isfinite().all()
+
+
+class TestDamping:
+    def test_of_every_channel_is_by_its_own_scale(self) -> None:
         matrix, scale = spd(7, 6), torch.tensor([1, 1, 1000, 1, 0.1, 1, 1]).double()
         loud = matrix * torch.outer(scale, scale)
-        torch.testing.assert_close(damped(matrix, 0.1).diagonal(), 1.1 * matrix.diagonal())
+        torch.testing.assert_close(damped(matrix, 0.1), matrix + 0.1 * matrix.diagonal().diag())
         torch.testing.assert_close(damped(loud, 0.1), damped(matrix, 0.1) * torch.outer(scale, scale))
 
     def test_leaves_no_channel_dead(self) -> None:
         dead = spd(7, 6)
         dead[3] = dead[:, 3] = 0
-        assert damped(dead, 0.1)[3, 3] > 0
-        assert damped(torch.zeros(3, 3).double(), 0.1).diagonal().min() > 0
+        floor = 0.1 * DEAD * float(dead.diagonal().mean())
+        assert float(damped(dead, 0.1)[3, 3]) == pytest.approx(floor, rel=1e-9)
+
+    def test_leaves_something_of_nothing(self) -> None:
+        tiny = torch.finfo(torch.float32).tiny
+        torch.testing.assert_close(
+            damped(torch.zeros(3, 3).double(), 0.1), tiny * torch.eye(3).double(), rtol=1e-12, atol=0
+        )
 
 
 class TestAffine:
@@ -132,3 +190,12 @@ class TestAffine:
         found = affine(module)
         torch.testing.assert_close(found.weight, module.weight.double())
         assert found.bias.tolist() == [0.0] * OUTPUTS
+        assert found.bias.dtype == torch.float64
+
+    def test_is_exact_and_of_no_graph(self) -> None:
+        module = nn.Linear(INPUTS, OUTPUTS)
+        found = affine(module)
+        assert torch.equal(found.weight, module.weight.double())
+        assert torch.equal(found.bias, module.bias.double())
+        assert not found.weight.requires_grad
+        assert not found.bias.requires_grad
