@@ -11,7 +11,7 @@ import typer
 from vitpress import tables
 from vitpress.cli.following import download_to, follow
 from vitpress.cli.following import report as report_of
-from vitpress.cli.options import JobId, Json, Label, OfSweep, Url, members, pair
+from vitpress.cli.options import JobId, Json, Label, Notes, OfSweep, Url, members, pair
 from vitpress.cli.output import print_json, say, show
 from vitpress.client import Client
 from vitpress.report import SweepReport
@@ -132,7 +132,7 @@ def edit(
     job: JobId,
     name: Annotated[str | None, typer.Option(help="What you call it.")] = None,
     label: Label = None,
-    notes: Annotated[str | None, typer.Option(help="Free text.")] = None,
+    notes: Notes = None,
     priority: Annotated[int | None, typer.Option(min=-10, max=10, help="Among your own jobs; larger first.")] = None,
     url: Url = None,
     as_json: Json = False,

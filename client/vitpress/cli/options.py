@@ -39,6 +39,7 @@ Export = Annotated[
 ]
 Name = Annotated[str | None, typer.Option(help="What you call it.")]
 Label = Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="May be repeated.")]
+Notes = Annotated[str | None, typer.Option(help="Free text.")]
 Timeout = Annotated[int | None, typer.Option(help="Seconds of running time, queueing not counted.")]
 Set = Annotated[
     list[str] | None,

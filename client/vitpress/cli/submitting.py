@@ -22,6 +22,7 @@ from vitpress.cli.options import (
     Method,
     Model,
     Name,
+    Notes,
     Priority,
     Project,
     PruneBudget,
@@ -71,6 +72,7 @@ def submit(
     project: Project = None,
     name: Name = None,
     label: Label = None,
+    notes: Notes = None,
     priority: Priority = None,
     device: Device = None,
     device_tag: Tag = None,
@@ -92,7 +94,7 @@ def submit(
         raise typer.BadParameter("expected exactly one of these", param_hint=hint)
     recipe = goals | {"latency_batch": latency_batch}
     recipe |= _recipe(method, rank_budget, prune_budget, calibration_images, seed, finetune, export, set_)
-    about = _about(project, name, label, priority, device, device_tag, timeout)
+    about = _about(project, name, label, notes, priority, device, device_tag, timeout)
     _submit(url, model, dataset, recipe | about, watch, download, as_json)
 
 
@@ -113,6 +115,7 @@ def sweep(
     project: Project = None,
     name: Name = None,
     label: Label = None,
+    notes: Notes = None,
     priority: Priority = None,
     device: Device = None,
     device_tag: Tag = None,
@@ -125,7 +128,7 @@ def sweep(
     """Submit one job for several ratios: calibrated once, and compared in a table."""
     recipe = {"target_ratios": numbers(ratios)}
     recipe |= _recipe(method, rank_budget, prune_budget, calibration_images, seed, finetune, export, set_)
-    about = _about(project, name, label, priority, device, device_tag, timeout)
+    about = _about(project, name, label, notes, priority, device, device_tag, timeout)
     _submit(url, model, dataset, recipe | about, watch, download, as_json)
 
 
@@ -203,6 +206,7 @@ def _about(
     project: str | None,
     name: str | None,
     labels: list[str] | None,
+    notes: str | None,
     priority: int | None,
     device: str | None,
     device_tag: str | None,
@@ -213,6 +217,7 @@ def _about(
         "project": project,
         "name": name,
         "labels": dict(pair(each) for each in labels or []),
+        "notes": notes,
         "priority": priority,
         "device": device,
         "device_tag": device_tag,
