@@ -20,6 +20,7 @@ _OPTIONS = {
     "method": "--method",
     "project": "--project",
     "name": "--name",
+    "notes": "--notes",
     "priority": "--priority",
     "device": "--device",
     "device_tag": "--device-tag",

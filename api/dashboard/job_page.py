@@ -9,6 +9,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from api import submissions
 from api.dashboard.compare_page import goal
 from api.dashboard.render import page
+from api.dashboard.sent_once import SentOnce, leads_to
 from api.dashboard.submit_page import same
 from api.dashboard.team_page import WAITING_FOR
 from api.dashboard.visitor import JobId, Submitter, Visitor, submitter
@@ -71,13 +72,14 @@ def retry(job_id: JobId, visitor: Submitter, found: Found) -> Response:
 
 
 @changing.post("/clone")
-def clone(job_id: JobId, visitor: Submitter, found: Found) -> Response:
+def clone(job_id: JobId, visitor: Submitter, found: Found, response: Response, once: SentOnce) -> Response:
     with transaction(found.engine, read_only=True) as session:
         wanted = same(jobs.get(session, job_id))
     submissions.check(wanted, visitor, found)
-    with transaction(found.engine) as session:
+    with once.transaction() as session:
         storage.check_quota(session, visitor.owner_id)
         job = jobs.get(session, submissions.submit(session, wanted, visitor, found, cloned_from=job_id))
+        leads_to(once, response, f"/jobs/{job.id}")
     ring(found.settings, job.id, job.queue)
     return _to(job.id)
 

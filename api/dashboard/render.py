@@ -8,7 +8,7 @@ from fastapi import Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from api.dashboard import figures
+from api.dashboard import figures, sent_once
 from api.dashboard.static import address
 from store.values import Identity, Scope
 
@@ -39,7 +39,7 @@ _templates = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_templates.globals["static"] = address
+_templates.globals |= {"static": address, "sent_once": sent_once.field}
 _templates.filters |= {
     "achieved": figures.achieved,
     "bytes": figures.size,

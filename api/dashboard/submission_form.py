@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from core.recipe import GOALS, AnyRecipe, Finetune, GoalName, recipe_adapter
 
-Kind = Literal["text", "percent", "percents", "integer", "labels", "several", "switch", "json"]
+Kind = Literal["text", "percent", "percents", "integer", "lines", "labels", "several", "switch", "json"]
 Values = dict[str, list[str]]
 
 REMOVED: tuple[GoalName, ...] = ("target_ratio", "target_macs", "target_latency")  # the slider's
@@ -65,6 +65,7 @@ FIELDS = {
         Field("further", "/recipe", "json"),
         Field("name", "/name"),
         Field("labels", "/labels", "labels"),
+        Field("notes", "/notes", "lines"),
         Field("project", "/project"),
         Field("priority", "/priority", "integer"),
         Field("device", "/device"),
@@ -156,6 +157,8 @@ def _read(kind: Kind, given: Sequence[str]) -> Any:
             return list(given)
         case "switch":
             return {}
+        case "lines":
+            return "\n".join(text.splitlines())
         case "labels":
             pairs = (line.partition(":") for line in text.splitlines() if line.strip())
             return {key.strip(): value.strip() for key, _, value in pairs}

@@ -4,6 +4,7 @@ It works without its scripts: the server then draws the plan when it is asked to
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from http import HTTPStatus
 from typing import Annotated, Any
 
@@ -15,6 +16,7 @@ from api import datasets, submissions
 from api.dashboard import equivalents
 from api.dashboard.offers import offer, offered
 from api.dashboard.render import page
+from api.dashboard.sent_once import SentOnce, leads_to
 from api.dashboard.submission_form import (
     DEFAULTS,
     FIELDS,
@@ -36,7 +38,7 @@ from api.schemas import JobRequest, RecipeRequest
 from core import catalog
 from core.dry_run import dry_run
 from core.errors import VitpressError
-from core.recipe import AnyRecipe, ExportFormat
+from core.recipe import AnyRecipe, ExportFormat, singles
 from store import jobs, storage
 from store.errors import DailyLimitError, ProjectNotFoundError, StorageQuotaError
 from store.queue import ring
@@ -79,16 +81,19 @@ def get(request: Request, visitor: Submitter, found: Found, like: str = "") -> H
 
 
 @router.post("")
-def submit(request: Request, visitor: Submitter, found: Found, values: Posted) -> Response:
+def submit(
+    request: Request, response: Response, visitor: Submitter, found: Found, values: Posted, once: SentOnce
+) -> Response:
     """Where ``do`` is ``preview``, nothing is submitted yet."""
     if values.get("do") == ["preview"]:
         return _form(request, visitor, found, values)
     try:
         wanted = JobRequest.model_validate(body(values))
         submissions.check(wanted, visitor, found)
-        with transaction(found.engine) as session:
+        with once.transaction() as session:
             storage.check_quota(session, visitor.owner_id)
             job = jobs.get(session, submissions.submit(session, wanted, visitor, found))
+            leads_to(once, response, f"/jobs/{job.id}")
     except ValidationError as error:
         return _form(request, visitor, found, values, _invalid(error))
     except InvalidRequestError as error:
@@ -132,7 +137,7 @@ def _form(
 ) -> HTMLResponse:
     goal = next(iter(values.get("goal", ())), REMOVED[0])
     model = next(iter(values.get("model", ())), "")
-    plan, unseen = (None, "") if faults else _preview(visitor, found, values)
+    plans, unseen = ([], "") if faults else _preview(visitor, found, values)
     faulty = faults_by_field(faults, goal)
     return page(
         request,
@@ -149,27 +154,37 @@ def _form(
         offer=offer(found, visitor, model),
         names=catalog.names(),
         datasets=datasets.list_(visitor, found).items,
-        plan=plan,
+        plans=plans,
+        layers=_side_by_side(plans),
         unseen=unseen,
         means=_equivalents(request, found, values),
     )
 
 
-def _preview(visitor: Identity, found: Found, values: Values) -> tuple[Plan | None, str]:
-    """What ``POST /v1/plans`` answers, or why there is no plan yet."""
+def _preview(visitor: Identity, found: Found, values: Values) -> tuple[list[Plan], str]:
+    """What ``POST /v1/plans`` answers, for each ratio of a sweep, or why there is no plan yet."""
     wanted = body(values)
     try:
         with transaction(found.engine, read_only=True) as session:
             [shape] = checked(lambda: model_shape(session, visitor.owner_id, wanted.get("model", "")))
         recipe = _recipe.validate_python(wanted["recipe"])
-        [plan] = checked(lambda: dry_run(shape, recipe))
+        plans = [plan for one in singles(recipe) for plan in checked(partial(dry_run, shape, one))]
     except ValidationError as error:
-        return None, error.errors()[0]["msg"].removeprefix("Value error, ")
+        return [], error.errors()[0]["msg"].removeprefix("Value error, ")
     except InvalidRequestError as error:
-        return None, str(error.errors[0]["message"])
+        return [], str(error.errors[0]["message"])
     except VitpressError as error:
-        return None, str(error)
-    return plan, ""
+        return [], str(error)
+    return plans, ""
+
+
+def _side_by_side(plans: Sequence[Plan]) -> list[tuple[str, int, list[int]]]:
+    """Each layer's parameters, before and in every plan."""
+    after = [{layer.path: layer.parameters_after for layer in plan.layers} for plan in plans]
+    return [
+        (layer.path, layer.parameters_before, [each[layer.path] for each in after if layer.path in each])
+        for layer in (plans[0].layers if plans else ())
+    ]
 
 
 def _equivalents(request: Request, found: Found, values: Values) -> dict[str, str]:

@@ -193,6 +193,17 @@ class TestPage:
 
 
 class TestActions:
+    def test_of_cloning_sent_twice_clones_once(self, client: TestClient, submission: Submission) -> None:
+        job_id = submitted(client, submission())
+        page = client.get(f"/jobs/{job_id}").text
+        [once] = re.findall(r'name="once" value="([^"]+)"', page)
+
+        for form in ({"once": once}, {"once": once}, {"once": f"{once}2"}):
+            answer = client.post(f"/jobs/{job_id}/clone", data=form, headers=HERE)
+            assert answer.status_code == 200
+
+        assert len(client.get("/v1/jobs").json()["items"]) == 3
+
     def test_are_a_jobs_whole_life(self, client: TestClient, worker: Worker, submission: Submission) -> None:
         client.follow_redirects = False
         job_id = submitted(client, submission(name="mine", labels={"a": "b"}))

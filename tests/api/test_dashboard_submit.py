@@ -6,9 +6,11 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from html import unescape
 from typing import Any
 
+import httpx2
 import pytest
 from fastapi.testclient import TestClient
 from typer.testing import CliRunner
@@ -48,6 +50,7 @@ EVERYTHING = {
     "further": ['{"gate_penalty": 0.001}'],
     "name": ["it's mine"],
     "labels": ["team: vision\n\nstage : a: b"],
+    "notes": ["one\r\n\r\n  two"],
     "priority": ["-3"],
     "device_tag": ["a100"],
     "timeout_seconds": ["600"],
@@ -67,6 +70,7 @@ ITS_BODY = {
     },
     "name": "it's mine",
     "labels": {"team": "vision", "stage": "a: b"},
+    "notes": "one\n\n  two",
     "priority": -3,
     "device_tag": "a100",
     "timeout_seconds": 600,
@@ -143,6 +147,69 @@ class TestForm:
         job = client.get(f"/v1{answer.headers['Location']}").json()
         assert (job["name"], job["labels"], job["priority"]) == ("by form", {"team": "vision"}, 2)
         assert (job["recipe"]["target_ratio"], job["recipe"]["exports"]) == (0.4, ["onnx", "torch-export"])
+
+    def test_sent_twice_makes_one_job(self, client: TestClient) -> None:
+        form = _filled(client.get("/submit").text) | {"do": ["submit"]}
+
+        first, again = (client.post("/submit", data=form, headers=HERE, follow_redirects=False) for _ in range(2))
+
+        [job] = client.get("/v1/jobs").json()["items"]
+        assert (first.status_code, again.status_code) == (303, 303)
+        assert first.headers["Location"] == again.headers["Location"] == f"/jobs/{job['id']}"
+
+    def test_sent_twice_at_once_makes_one_job(self, server: str, client: TestClient) -> None:
+        form = _filled(client.get("/submit").text)
+        headers = HERE | {"Origin": server}
+
+        def send(_: int) -> httpx2.Response:
+            return httpx2.post(f"{server}/submit", data=form, headers=headers, timeout=60)
+
+        with ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(send, range(8)))
+
+        assert {(answer.status_code, answer.headers["Location"]) for answer in answers} == {
+            (303, f"/jobs/{job['id']}") for job in client.get("/v1/jobs").json()["items"]
+        }
+        assert len({answer.headers["Location"] for answer in answers}) == 1
+
+    def test_sent_again_with_a_change_or_from_another_page_makes_another(self, client: TestClient) -> None:
+        form = _filled(client.get("/submit").text)
+        other = _filled(client.get("/submit").text)
+        assert form["once"] != other["once"]
+
+        for each in (form, form | {"amount": ["60"]}, other):
+            client.post("/submit", data=each, headers=HERE, follow_redirects=False)
+
+        assert len(client.get("/v1/jobs").json()["items"]) == 3
+
+    def test_that_was_refused_is_submitted_once_it_is_right(self, client: TestClient) -> None:
+        wrong = _filled(client.get("/submit").text) | {"dataset": ["local:nowhere"]}
+        refused = client.post("/submit", data=wrong, headers=HERE)
+        assert refused.status_code == 422
+
+        right = _filled(refused.text) | {"dataset": ["local:shoes"]}
+        answer = client.post("/submit", data=right, headers=HERE, follow_redirects=False)
+
+        assert answer.status_code == 303
+        assert len(client.get("/v1/jobs").json()["items"]) == 1
+
+    def test_previews_each_size_of_a_sweep(self, client: TestClient) -> None:
+        sweep = {"goal": "target_ratios", "ratios": "60, 30"}
+
+        answer = client.post("/submit", data=FORM | sweep | {"do": "preview"}, headers=HERE)
+
+        for ratio in (0.3, 0.6):
+            body = {"model": FORM["model"], "recipe": {"method": "fisher", "target_ratio": ratio}}
+            plan = client.post("/v1/plans", json=body).json()["plan"]
+            removed = 1 - plan["parameters_after"] / plan["parameters_before"]
+            assert f'<th scope="row" class="number">{100 * removed:.1f} %</th>' in answer.text
+            assert all(f">{layer['path']}</code>" in answer.text for layer in plan["layers"])
+        assert answer.text.count('class="bar-size"') == 2 * len(plan["layers"])
+
+    def test_says_why_a_sweep_has_no_plan(self, client: TestClient) -> None:
+        sweep = {"goal": "target_ratios", "ratios": "30", "do": "preview"}
+
+        assert "at least 2 items" in client.post("/submit", data=FORM | sweep, headers=HERE).text
 
     def test_previews_without_scripts_and_submits_nothing(self, client: TestClient) -> None:
         answer = client.post("/submit", data=FORM | {"do": "preview"}, headers=HERE)

@@ -2,11 +2,14 @@
 // finds wrong stands where it is. The form itself is sent as any form is.
 
 import { addCopying } from "./copying.js";
-import { count, drawPlan } from "./plan_view.js";
+import { count, drawPlan, drawSweep } from "./plan_view.js";
 import { counts, goalOf, pointerOf, requestBody } from "./request_body.js";
 
 const PAUSE = 250; // ms without a change, before anything is asked
-const DRY = new Set(["target_ratio", "target_macs"]); // the goals that shapes tell
+const SWEEP = "target_ratios";
+const DRY = new Set(["target_ratio", "target_macs", SWEEP]); // the goals that shapes tell
+const FEWEST = 2; // sizes of a sweep
+const MOST = 16;
 
 const form = document.getElementById("submission");
 const plan = document.getElementById("plan");
@@ -36,21 +39,32 @@ async function follow() {
 async function showPlan(signal) {
   const { model, recipe } = requestBody(form);
   if (!model) return say("Choose a model first.");
+  const recipes = goalOf(form) === SWEEP ? eachOf(recipe) : [recipe];
+  if (!recipes) return say(`Give ${FEWEST} to ${MOST} different sizes, each between 0 and 100 %.`);
   if (!DRY.has(goalOf(form))) return say("This goal takes measuring: the plan is made when the job runs.");
   plan.setAttribute("aria-busy", "true");
-  const answer = await fetch("/v1/plans", {
-    method: "POST",
-    headers: { "Content-Type": "application/json" },
-    body: JSON.stringify({ model, recipe }),
-    signal,
-  });
-  const given = await answer.json();
+  const answers = await Promise.all(recipes.map((each) => askForPlan({ model, recipe: each }, signal)));
   plan.removeAttribute("aria-busy");
-  showFaults(given.errors ?? []);
-  if (!answer.ok) return say(given.errors?.length ? "No plan as it stands: see the form." : given.detail);
-  plan.replaceChildren(drawPlan(given.plan));
-  const of = (what) => `${count(given.plan[`${what}_after`])} of ${count(given.plan[`${what}_before`])}`;
+  const refused = answers.find((each) => !each.plan);
+  showFaults(refused?.errors ?? []);
+  if (refused) return say(refused.errors?.length ? "No plan as it stands: see the form." : refused.detail);
+  const plans = answers.map((each) => each.plan);
+  plan.replaceChildren(plans.length > 1 ? drawSweep(plans) : drawPlan(plans[0]));
+  const of = (what) => `${plans.map((each) => count(each[`${what}_after`])).join(", ")} of ${count(plans[0][`${what}_before`])}`;
   news.textContent = `${of("parameters")} parameters, ${of("macs")} MACs`;
+}
+
+// The recipe of each model of a sweep, from the largest to the smallest; nothing, if there is no sweep like that.
+function eachOf({ target_ratios: ratios, ...recipe }) {
+  if (!Array.isArray(ratios) || ratios.length < FEWEST || ratios.length > MOST) return null;
+  if (new Set(ratios).size < ratios.length || ratios.some((each) => each <= 0 || each >= 1)) return null;
+  return [...ratios].sort((one, other) => one - other).map((ratio) => ({ ...recipe, target_ratio: ratio }));
+}
+
+async function askForPlan(body, signal) {
+  const headers = { "Content-Type": "application/json" };
+  const answer = await fetch("/v1/plans", { method: "POST", headers, body: JSON.stringify(body), signal });
+  return answer.json();
 }
 
 async function showEquivalents(signal) {
@@ -88,8 +102,9 @@ function showFaults(faults) {
   }
 }
 
-function nearest(pointer) {
-  if (pointer === "/recipe") return "goal";
+function nearest(given) {
+  if (given === "/recipe") return "goal";
+  const pointer = goalOf(form) === SWEEP ? given.replace(/^\/recipe\/target_ratio$/, `/recipe/${SWEEP}`) : given;
   const near = [...form.querySelectorAll("[data-pointer]")]
     .filter((field) => counts(field, form) && `${pointer}/`.startsWith(`${pointerOf(field, form)}/`))
     .sort((one, other) => pointerOf(other, form).length - pointerOf(one, form).length);
