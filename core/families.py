@@ -1,6 +1,6 @@
 """What can be compressed in a timm model, told by the types of its modules and never by its name.
 
-``vitpress.layers`` has the adapters: whatever they can write as ``Attention`` or ``FeedForward`` is that, in any
+``vitpress.adapters``: whatever they can write as ``Attention`` or ``FeedForward`` is that, in any
 family. Every other linear map of the body that is called as a module can still be factorised.
 """
 
@@ -13,7 +13,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from core.shapes import AttentionShape, FeedForwardShape, LayerShape, LinearShape, ModelShape
-from vitpress.layers import Attention, FeedForward, canonical
+from vitpress.adapters import canonical
+from vitpress.layers import Attention, FeedForward
 
 SMALLEST = 16  # inputs and outputs of a linear map that is worth factorising
 BLOCK_TYPES = ("Attention", "Attn", "Mlp", "SwiGLU")  # in the names of types that somebody will look for in a report

@@ -29,8 +29,9 @@ from core.progress import OnProgress
 from core.rebuild import set_
 from core.recipe import LoSparseRecipe
 from core.shapes import ModelShape
-from vitpress.layers import LowRankSparse, shaped
+from vitpress.layers import LowRankSparse
 from vitpress.plan import Plan
+from vitpress.shaping import shaped
 
 SENSITIVITY_MEMORY = 0.85  # of the moving average of s, as published
 UNCERTAINTY_MEMORY = 0.95  # of that of |s − Ī|; ours, the publication gives none

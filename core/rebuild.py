@@ -10,8 +10,9 @@ from core.candidates import Candidate, Map
 from core.lowrank import Affine, Factors
 from core.plans import size_of
 from core.shapes import ModelShape
+from vitpress.adapters import canonical
 from vitpress.artifact import apply_plan_
-from vitpress.layers import Attention, canonical
+from vitpress.layers import Attention
 from vitpress.plan import Dense, Plan
 
 Candidates = Mapping[str, Candidate]  # by the layer's path

@@ -26,8 +26,9 @@ from core.gated_plan import Scores
 from core.progress import OnProgress
 from core.recipe import HybridRecipe, VtpRecipe
 from core.shapes import AttentionShape, FeedForwardShape, LayerShape, LinearShape, ModelShape
-from vitpress.layers import Attention, FeedForward, shaped
+from vitpress.layers import Attention, FeedForward
 from vitpress.plan import Dense, Layer, Plan
+from vitpress.shaping import shaped
 
 
 def vtp(

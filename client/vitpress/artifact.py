@@ -102,7 +102,7 @@ def apply_plan_(model: nn.Module, plan: Plan) -> None:
 
     Raises ``AttributeError`` or ``ValueError`` for layers that the model does not have.
     """
-    from vitpress.layers import shaped
+    from vitpress.shaping import shaped
 
     for layer in plan.layers:
         model.set_submodule(layer.path, shaped(model.get_submodule(layer.path), layer))

@@ -1,26 +1,17 @@
 """The layers of a compressed model: one attention and one feed-forward block that every family's can be written as.
 
-Each adapter below turns one module type of timm into ``Attention`` or ``FeedForward`` with the same function, at full
-size. A plan then makes these smaller: heads with other dimensions for queries and keys than for values, fewer of
-them, fewer hidden units, factorised maps. Imports torch and timm: ``vitpress.artifact`` imports it where it needs it.
+A plan makes these smaller (``vitpress.shaping``): heads with other dimensions for queries and keys than for values,
+fewer of them, fewer hidden units, factorised maps. Torch and timm are imported here, and by no file that works without.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from timm.layers import Attention as TimmAttention
-from timm.layers import AttentionRope, GluMlp, Mlp, SwiGLU, apply_rot_embed_cat
-from timm.models.beit import Attention as BeitAttention
-from timm.models.eva import EvaAttention
-from timm.models.swin_transformer import WindowAttention
-from timm.models.swin_transformer_v2 import WindowAttention as CosineWindowAttention
+from timm.layers import apply_rot_embed_cat
 from torch import Tensor, nn
-
-from vitpress import plan
 
 Linear = nn.Module  # an nn.Linear, or what a plan made of it
 LARGEST_COSINE_SCALE = 100.0  # SwinV2's
@@ -167,7 +158,7 @@ class ContinuousPositionBias(ByHead):
         return self._last().in_features
 
     def keep_heads_(self, heads: Tensor) -> None:
-        self.network = nn.Sequential(*self.network[:-1], _linear(self._last().weight[heads], None))
+        self.network = nn.Sequential(*self.network[:-1], linear_of(self._last().weight[heads], None))
 
     def forward(self) -> Tensor:
         table = self.network(self.get_buffer("distances")).flatten(0, -2)
@@ -247,186 +238,14 @@ class LowRankSparse(nn.Module):
         return y.index_add(-1, self.get_buffer("neurons"), self.sparse(x).to(y.dtype))
 
 
-# ---------------------------------------------------------------- adapters: a module of timm as one of ours
-
-
-def canonical(module: nn.Module) -> nn.Module:
-    """``module`` as ``Attention`` or ``FeedForward``, sharing its weights where it can; itself if no adapter fits."""
-    adapter = _ADAPTERS.get(type(module))
-    return (adapter(module) if adapter else None) or module
-
-
-def _timm_attention(module: nn.Module) -> Attention | None:
-    assert isinstance(module, TimmAttention | AttentionRope | EvaAttention)
-    if module.gate is not None or getattr(module, "num_kv_groups", 1) > 1:
-        return None
-    has_rope = not isinstance(module, TimmAttention)
-    return Attention(
-        _fused(module),
-        module.proj,
-        heads=module.num_heads,
-        qk_dim=module.head_dim,
-        v_dim=module.head_dim,
-        scale=module.scale,
-        q_norm=module.q_norm,
-        k_norm=module.k_norm,
-        norm=module.norm,
-        rope_prefix=module.num_prefix_tokens if has_rope else None,  # type: ignore[arg-type]
-        rope_half=bool(getattr(module, "rotate_half", False)),
-    )
-
-
-def _position_biased(module: nn.Module) -> Attention:
-    assert isinstance(module, BeitAttention | WindowAttention)
-    dim = module.proj.in_features // module.num_heads
-    table, index = module.relative_position_bias_table, module.relative_position_index
-    return Attention(
-        _fused(module),
-        module.proj,
-        heads=module.num_heads,
-        qk_dim=dim,
-        v_dim=dim,
-        scale=module.scale,
-        position_bias=None if table is None else PositionBias(table, index),  # type: ignore[arg-type]
-    )
-
-
-def _cosine(module: nn.Module) -> Attention:
-    assert isinstance(module, CosineWindowAttention)
-    dim = module.dim // module.num_heads
-    buffers = (module.get_buffer(f"relative_{name}") for name in ("coords_table", "position_index"))
-    return Attention(
-        _fused(module),
-        module.proj,
-        heads=module.num_heads,
-        qk_dim=dim,
-        v_dim=dim,
-        scale=1.0,
-        q_norm=ScaledLength(module.logit_scale),
-        k_norm=UnitLength(),
-        position_bias=ContinuousPositionBias(module.cpb_mlp, *buffers),
-    )
-
-
-def _mlp(module: nn.Module) -> FeedForward | None:
-    assert isinstance(module, Mlp)
-    if not isinstance(module.fc1, nn.Linear):
-        return None  # 1×1 convolutions
-    return FeedForward(module.fc1, module.act, module.fc2, norm=module.norm)
-
-
-def _glu(module: nn.Module) -> FeedForward | None:
-    assert isinstance(module, GluMlp)
-    if not isinstance(module.fc1, nn.Linear):
-        return None
-    fc1 = module.fc1
-    if module.gate_last:
-        fc1 = _linear(_halves_swapped(fc1.weight), None if fc1.bias is None else _halves_swapped(fc1.bias))
-    return FeedForward(fc1, module.act, module.fc2, gated=True, norm=module.norm)
-
-
-def _swiglu(module: nn.Module) -> FeedForward:
-    assert isinstance(module, SwiGLU)
-    return FeedForward(_joined([module.fc1_g, module.fc1_x]), module.act, module.fc2, gated=True, norm=module.norm)
-
-
-_ADAPTERS: dict[type[nn.Module], Callable[[nn.Module], nn.Module | None]] = {
-    TimmAttention: _timm_attention,
-    AttentionRope: _timm_attention,
-    EvaAttention: _timm_attention,
-    BeitAttention: _position_biased,
-    WindowAttention: _position_biased,
-    CosineWindowAttention: _cosine,
-    Mlp: _mlp,
-    GluMlp: _glu,
-    SwiGLU: _swiglu,
-}
-
-
-def _fused(module: nn.Module) -> nn.Linear:
-    """Queries, keys and values as one map: fused already, fused with biases beside it, or three maps."""
-    qkv = getattr(module, "qkv", None)
-    if qkv is None:
-        return _joined([module.get_submodule(f"{name}_proj") for name in "qkv"])
-    assert isinstance(qkv, nn.Linear)
-    if getattr(module, "q_bias", None) is None:
-        return qkv
-    return _linear(qkv.weight, torch.cat([getattr(module, f"{name}_bias") for name in "qkv"]))
-
-
-def _joined(maps: list[nn.Module]) -> nn.Linear:
-    """Maps of the same input as one."""
-    weights: list[Tensor] = [each.get_parameter("weight") for each in maps]
-    biases = [getattr(each, "bias", None) for each in maps]
-    if all(bias is None for bias in biases):
-        return _linear(torch.cat(weights), None)
-    pairs = zip(weights, biases, strict=True)
-    return _linear(
-        torch.cat(weights),
-        torch.cat([weight.new_zeros(len(weight)) if bias is None else bias for weight, bias in pairs]),
-    )
-
-
-def _halves_swapped(rows: Tensor) -> Tensor:
-    swapped: Tensor = rows.unflatten(0, (2, -1)).flip(0).flatten(0, 1)
-    return swapped
-
-
 @torch.no_grad()
-def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
+def linear_of(weight: Tensor, bias: Tensor | None) -> nn.Linear:
+    """A map of copies of ``weight``, (outputs, inputs), and ``bias``, (outputs,)."""
     linear = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
     linear.weight = nn.Parameter(weight.detach().clone())
     if bias is not None:
         linear.bias = nn.Parameter(bias.detach().clone())
     return linear
-
-
-# ---------------------------------------------------------------- a plan's layers
-
-
-def shaped(module: nn.Module, layer: plan.Layer) -> nn.Module:
-    """``module``, a layer of timm's model, in the shape that ``layer`` says; new weights are uninitialised.
-
-    Raises ``ValueError`` for a module that ``layer`` is not about.
-    """
-    ours = canonical(module)
-    reference = next(ours.parameters())
-
-    def linear(inputs: int, outputs: int, rank: int | None = None, bias: bool = True) -> nn.Module:
-        if rank is not None:
-            return nn.Sequential(linear(inputs, rank, bias=False), linear(rank, outputs))
-        return nn.Linear(inputs, outputs, bias=bias, device=reference.device, dtype=reference.dtype)
-
-    def indices(count: int | None) -> Tensor | None:
-        return None if count is None else torch.zeros(count, dtype=torch.long, device=reference.device)
-
-    match layer, ours:
-        case plan.Attention(), Attention():
-            wide = layer.heads * (2 * layer.qk_dim + layer.v_dim)
-            ours.qkv = linear(layer.inputs or layer.in_features, wide, layer.qkv_rank)
-            ours.inputs = indices(layer.inputs)
-            ours.proj = linear(layer.heads * layer.v_dim, layer.out_features, layer.proj_rank)
-            if layer.heads < ours.heads:
-                ours.keep_heads_(torch.arange(layer.heads, device=reference.device))
-            ours.heads, ours.qk_dim, ours.v_dim = layer.heads, layer.qk_dim, layer.v_dim
-        case plan.FeedForward(), FeedForward():
-            ours.fc1 = linear(layer.inputs or layer.in_features, layer.width * (2 if ours.gated else 1), layer.fc1_rank)
-            ours.inputs = indices(layer.inputs)
-            ours.fc2 = linear(layer.width, layer.out_features, layer.fc2_rank)
-        case plan.LowRank(), nn.Linear():
-            return linear(layer.in_features, layer.out_features, layer.rank)
-        case plan.LowRankSparse(), nn.Linear():
-            return LowRankSparse(
-                linear(layer.in_features, layer.rank, bias=False),
-                linear(layer.rank, layer.out_features),
-                linear(layer.in_features, layer.neurons, bias=False),
-                torch.zeros(layer.neurons, dtype=torch.long, device=reference.device),
-            )
-        case plan.Dense(), _:
-            pass
-        case _:
-            raise ValueError(f"{layer.path} is a {type(module).__name__}, which a {layer.kind!r} layer is not about")
-    return ours
 
 
 def _read(x: Tensor, inputs: Tensor | None) -> Tensor:

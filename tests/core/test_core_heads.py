@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from core.curves import AttentionPrices
 from core.lowrank import Affine
 from core.shapes import AttentionShape, AttentionSize
-from vitpress.layers import Attention, canonical
+from vitpress.adapters import canonical
+from vitpress.layers import Attention
 
 HEADS, DIM = 2, 11  # of the small model, of width 22
 PATH = "blocks.1.attn"

@@ -11,8 +11,8 @@ from core.losparse_plan import MapShape, drop, neurons_left, ranks
 from core.pools import Amounts
 from core.progress import Progress, Stage
 from core.recipe import LoSparseRecipe
-from vitpress.layers import shaped
 from vitpress.plan import LowRankSparse as LowRankSparseLayer
+from vitpress.shaping import shaped
 
 RECIPE = LoSparseRecipe(target_ratio=0.5, epochs=2)
 UNBOUNDED: Amounts = {"rank": 1e9, "prune": 1e9}
