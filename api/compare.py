@@ -17,19 +17,18 @@ from store.errors import JobNotFoundError
 from store.session import transaction
 from store.values import Identity, JobView
 
-FEWEST, MOST = 2, 16
+FEWEST, MOST = 2, 16  # models, and jobs
 Compared = tuple[JobView, Report]
 
 router = APIRouter(prefix="/v1/compare", tags=["jobs"])
 
 
 def _job_ids(
-    jobs: Annotated[str, Query(description=f"{FEWEST} to {MOST} ids, with commas between", max_length=1000)],
+    jobs: Annotated[str, Query(description=f"Up to {MOST} ids, with commas between", max_length=1000)],
 ) -> list[str]:
-    given = list(dict.fromkeys(jobs.split(",")))
-    if not FEWEST <= len(given) <= MOST:
-        message = f"must be {FEWEST} to {MOST} different ids, got {len(given)}"
-        raise InvalidRequestError([{"field": "jobs", "code": "number_of_jobs", "message": message}])
+    given = list(dict.fromkeys(each for each in jobs.split(",") if each))
+    if not 0 < len(given) <= MOST:
+        raise _wrong_number(f"must be 1 to {MOST} different ids, got {len(given)}")
     for each in given:
         if canonical_id(each) is None:
             raise JobNotFoundError(each)
@@ -45,11 +44,17 @@ def _job_ids(
 def compare(
     job_ids: Annotated[list[str], Depends(_job_ids)], asking: Reader, engine: Database, request: Request
 ) -> Comparison:
-    """Jobs of yours that have succeeded. Models of different originals or datasets are shown, but not set against each
+    """Jobs of yours that have succeeded, two or more, or one sweep. Models of different originals or datasets are shown, but not set against each
     other: `warnings` says so, and nothing is dominated by what it cannot be compared with."""
     with transaction(engine, read_only=True) as session:
         compared = results(session, job_ids, asking)
+    if len(compared) < FEWEST:
+        raise _wrong_number("must be several different ids, or that of a sweep, got one job with one model")
     return comparison(compared, request)
+
+
+def _wrong_number(message: str) -> InvalidRequestError:
+    return InvalidRequestError([{"field": "jobs", "code": "number_of_jobs", "message": message}])
 
 
 def results(session: Session, job_ids: Sequence[str], asking: Identity) -> list[Compared]:

@@ -49,8 +49,8 @@ def get(
     picked = _ids(given)
     with transaction(engine, read_only=True) as session:
         offered = jobs.list_(session, visitor.owner_id, states=[JobState.SUCCEEDED], limit=OFFERED).items
-        compared = results(session, picked, visitor) if len(picked) >= FEWEST else []
-    context = _compared(request, visitor, compared, by) if compared else {"models": None}
+        compared = results(session, picked, visitor)
+    context = _compared(request, visitor, compared, by) if len(compared) >= FEWEST else {"models": None}
     return page(
         request,
         "compare.html",

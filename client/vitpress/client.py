@@ -72,6 +72,7 @@ class Client:
         self.close()
 
     def close(self) -> None:
+        """Close the connections. A client used in a ``with`` does so by itself."""
         self._http.close()
 
     def compress(
@@ -141,6 +142,7 @@ class Client:
         return JobHandle(self, self.get(job_id))
 
     def get(self, job_id: str) -> Job:
+        """The job as it is now. Raises ``NotFoundError``."""
         return read(Job, self._http.get(_job(job_id)))
 
     def jobs(
@@ -193,7 +195,7 @@ class Client:
         return tuple(JobHandle(self, read(Job, item)) for item in member(answer, "items"))
 
     def compare(self, job_ids: Sequence[str]) -> Comparison:
-        """The models of 2 to 16 finished jobs, in one table. Raises ``ConflictError`` unless all have succeeded."""
+        """The models of up to 16 finished jobs, or of one sweep. Raises ``ConflictError`` unless all have succeeded."""
         return read(Comparison, self._http.get("/v1/compare", {"jobs": ",".join(job_ids)}))
 
     def events(self, job_id: str, *, after: str | None = None) -> Iterator[JobEvent]:
@@ -275,6 +277,7 @@ class Client:
         return read(Plan, self._http.get(f"{_job(job_id)}/plan", _ratio(ratio)))
 
     def artifacts(self, job_id: str) -> tuple[Artifact, ...]:
+        """The files of a job that succeeded, with their sizes in bytes and their checksums."""
         items = member(self._http.get(f"{_job(job_id)}/artifacts"), "items")
         return tuple(read(Artifact, item) for item in items)
 

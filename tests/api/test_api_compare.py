@@ -115,8 +115,21 @@ class TestRefusals:
         assert (answer.status_code, answer.json()["code"]) == (404, "job_not_found")
 
     @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-    @pytest.mark.parametrize("number", [0, 1, 17])
+    @pytest.mark.parametrize("number", [0, 17])
     def test_of_too_few_or_many(self, client: TestClient, number: int) -> None:
         answer = compare(client, *(f"00000000-0000-7000-8000-{each:012}" for each in range(number)))
 
         assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "jobs")
+
+    @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+    def test_of_one_job_takes_a_sweep(self, client: TestClient, worker: Worker) -> None:
+        one = worker.submit()
+        worker.finish(worker.claim())
+        sweep = worker.submit(recipe=SWEEP_RECIPE)
+        worker.finish(worker.claim(), plan=[PLAN, PLAN], report=SWEEP_REPORT)
+
+        refused, taken = compare(client, one), compare(client, sweep)
+
+        assert (refused.status_code, refused.json()["errors"][0]["code"]) == (422, "number_of_jobs")
+        assert [row["job_id"] for row in taken.json()["items"]] == [sweep, sweep]
+        assert taken.json()["comparable"]

@@ -128,6 +128,32 @@ class TestFront:
 
         assert {href for href, _, _ in links(text)} >= {f"/jobs/{sweep}#ratio-0.3", f"/jobs/{sweep}#ratio-0.5"}
 
+    def test_has_the_models_of_one_sweep_alone(self, client: TestClient, worker: Worker) -> None:
+        sweep = worker.submit(recipe=SWEEP_RECIPE)
+        worker.finish(worker.claim(), plan=[PLAN, PLAN], report=SWEEP_REPORT)
+
+        text = page(client, sweep)
+
+        assert [href for href, _, _ in links(text)] == [f"/jobs/{sweep}#ratio-0.3", f"/jobs/{sweep}#ratio-0.5"]
+        assert text.count('<th scope="row"><a href=') == 2
+        assert "It takes another one" not in text
+
+    def test_has_the_models_of_several_sweeps_and_jobs(self, client: TestClient, worker: Worker) -> None:
+        ids = []
+        for _ in range(2):
+            ids.append(worker.submit(recipe=SWEEP_RECIPE))
+            worker.finish(worker.claim(), plan=[PLAN, PLAN], report=SWEEP_REPORT)
+        ids += [finished(worker), finished(worker)]
+
+        text = page(client, *ids)
+
+        assert len(links(text)) == 6
+        labels = [each.text for each in pictures(text)[0].iter(f"{SVG}text")]
+        assert labels.count("original") == 1
+        found = re.search(r'href="(/v1/compare[^"]*)"', text)
+        assert found is not None
+        assert len(client.get(found[1]).json()["items"]) == 6
+
     def test_of_jobs_on_different_data_says_so(self, client: TestClient, worker: Worker) -> None:
         text = page(client, finished(worker), finished(worker, dataset="sample:digits"))
 
@@ -185,7 +211,7 @@ class TestPicking:
     def test_of_one_asks_for_another(self, client: TestClient, worker: Worker) -> None:
         text = page(client, finished(worker))
 
-        assert "It takes at least 2" in text
+        assert "It takes another one" in text
         assert text.count(" checked") == 1
 
     def test_of_nothing_says_what_to_do(self, client: TestClient) -> None:
@@ -193,7 +219,7 @@ class TestPicking:
 
     @pytest.mark.parametrize(
         ("jobs", "status"),
-        [([UNKNOWN] * 2, 200), ([UNKNOWN, "no-id"], 404), ([f"{UNKNOWN[:-2]}{n}" for n in range(10, 27)], 422)],
+        [([UNKNOWN] * 2, 404), ([UNKNOWN, "no-id"], 404), ([f"{UNKNOWN[:-2]}{n}" for n in range(10, 27)], 422)],
         ids=["twice the same", "no id", "too many"],
     )
     def test_of_what_cannot_be_compared_is_refused(self, client: TestClient, jobs: list[str], status: int) -> None:

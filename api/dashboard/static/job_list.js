@@ -52,12 +52,18 @@ async function freshen() {
 }
 
 function count() {
-  const chosen = document.querySelectorAll("input[name=jobs]:checked").length;
+  const ticked = [...document.querySelectorAll("input[name=jobs]:checked")];
+  const chosen = ticked.length;
+  const isEnough = chosen > 1 || ticked.some((each) => "sweep" in each.dataset);
   const button = document.getElementById("compare");
   if (!button) return;
-  button.disabled = chosen < 2 || chosen > MOST_AT_ONCE;
+  button.disabled = !isEnough || chosen > MOST_AT_ONCE;
   document.getElementById("chosen").textContent =
-    chosen < 2 ? "Choose two or more that have succeeded." : `${chosen} chosen`;
+    chosen > MOST_AT_ONCE
+      ? `${chosen} chosen, of which ${MOST_AT_ONCE} can be compared at once.`
+      : isEnough
+        ? `${chosen} chosen`
+        : "Choose two or more that have succeeded, or a sweep.";
 }
 
 async function go() {

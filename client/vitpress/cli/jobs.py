@@ -164,7 +164,7 @@ def delete(job: JobId, url: Url = None, as_json: Json = False) -> None:
 
 @app.command()
 def compare(
-    jobs: Annotated[list[str], typer.Argument(metavar="ID…", help="2 to 16 jobs that have succeeded.")],
+    jobs: Annotated[list[str], typer.Argument(metavar="ID…", help="Up to 16 jobs that have succeeded, or one sweep.")],
     url: Url = None,
     as_json: Json = False,
 ) -> None:
