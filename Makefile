@@ -52,7 +52,7 @@ load: $(VENV)/dev  ## Measure what load the service bears, beside a bare handler
 
 mutants: $(VENV)/dev  ## Mutate core's numerics and list what no test noticed; ONLY='core.lowrank*' takes a part
 	@mkdir -p build/mutants && cp -ru --preserve=timestamps core client tests pyproject.toml build/mutants
-	cd build/mutants && PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 mutmut run --max-children 1 $(if $(ONLY),'$(ONLY)')
+	cd build/mutants && PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH=$(CURDIR)/build/mutants/client OMP_NUM_THREADS=1 mutmut run --max-children 1 $(if $(ONLY),'$(ONLY)')
 	cd build/mutants && $(CURDIR)/$(BIN)/mutmut results
 
 docs: $(VENV)/dev  ## Build the documentation into build/site

@@ -42,6 +42,7 @@ def target_of(shape: ModelShape, recipe: AnyRecipe) -> Target:
 
 
 def ratio_target(shape: ModelShape, ratio: float) -> Target:
+    """``ratio`` of the parameters, whatever the goal of the recipe is."""
     return Target("target_ratio", ratio, shape.parameters, parameters_gained)
 
 
@@ -79,6 +80,7 @@ def reachable_ratio(shape: ModelShape, curves: Sequence[Curve], recipe: AnyRecip
 
 
 def check_some(curves: Sequence[Curve]) -> None:
+    """Raises ``NothingToCompressError`` if no curve has more than its full size."""
     if not any(len(each.options) > 1 for each in curves):
         raise NothingToCompressError("the model has no layer that can be compressed")
 

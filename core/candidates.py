@@ -80,4 +80,5 @@ class LinearCandidate:
 
 
 def rank_losses(low_rank: LowRank, ranks: list[int]) -> dict[int, float]:
+    """Nats an image by rank, with 0 for one dense map."""
     return {0: 0.0} | {rank: low_rank.loss(rank) for rank in ranks}

@@ -51,6 +51,7 @@ def timm_entries() -> Iterator[tuple[str, dict[str, Any], ModelShape]]:
 
 
 def sample_entries() -> Iterator[tuple[str, dict[str, Any], ModelShape]]:
+    """Name, facts and shape of each model in ``samples/``, built without memory."""
     for path in sorted(SAMPLES.glob(f"*/{CONFIG}")):
         config = read_config(path.parent)
         input_size = config.preprocessing.input_size
@@ -66,6 +67,7 @@ def sample_entries() -> Iterator[tuple[str, dict[str, Any], ModelShape]]:
 
 
 def build() -> dict[str, Any]:
+    """The whole catalogue, as ``core/catalog.json`` holds it: models of one shape share it."""
     models: dict[str, Any] = {}
     shapes: dict[str, Any] = {}
     known: dict[str, str] = {}

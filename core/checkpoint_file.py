@@ -45,6 +45,8 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Header:
+    """What a safetensors file says of itself: ``tensors`` by name, and free text by key."""
+
     tensors: Mapping[str, Tensor]
     metadata: Mapping[str, str]
 

@@ -20,6 +20,8 @@ Losses = Mapping[int, float]  # by size, nats an image
 
 @dataclass(frozen=True)
 class LinearPrices:
+    """Of a linear map outside of the blocks."""
+
     rank: Losses  # with 0: one dense map
 
 
@@ -33,6 +35,8 @@ class HeadPrices:
 
 @dataclass(frozen=True)
 class AttentionPrices:
+    """Of an attention: ``heads`` by how many are kept."""
+
     heads: Mapping[int, HeadPrices]
     qkv: Losses  # by rank, with 0: one dense map
     proj: Losses
@@ -40,6 +44,8 @@ class AttentionPrices:
 
 @dataclass(frozen=True)
 class FeedForwardPrices:
+    """Of a feed-forward block: ``width`` by hidden units kept."""
+
     width: Losses
     fc1: Losses  # by rank, with 0: one dense map
     fc2: Losses
@@ -73,10 +79,12 @@ class Curve:
 
 
 def parameters_gained(shape: LayerShape, size: Any) -> Numbers:
+    """Parameters that a layer has less at each ``size``; below zero where the form adds biases."""
     return np.asarray(shape.parameters - shape.parameters_at(size), float)
 
 
 def macs_gained(shape: LayerShape, size: Any) -> Numbers:
+    """Multiply-accumulates an image that a layer takes less at each ``size`` than in our form at full size."""
     return np.asarray(shape.macs_at(shape.full) - shape.macs_at(size), float)  # type: ignore[arg-type]
 
 

@@ -87,6 +87,7 @@ def low_ranks(shape: ModelShape, recipe: HybridRecipe) -> Plan:
 
 
 def hybrid_room(shape: ModelShape, recipe: HybridRecipe) -> Amounts:
+    """Parameters that each pool can give within the budgets: attention by rank, feed-forward blocks by gates."""
     lowest = {each.shape.path: each.options[-1].removed for each in _low_rank_curves(shape, recipe)}
 
     def most(layer: LayerShape) -> float:
@@ -145,6 +146,7 @@ def _cut(
 
 
 def losparse_room(shape: ModelShape, recipe: LoSparseRecipe) -> Amounts:
+    """Parameters that each pool can give within the budgets, by ``losparse``'s forms."""
     return room(shape, recipe, losparse_plan.most)
 
 

@@ -1,6 +1,6 @@
 """What can be compressed in a timm model, told by the types of its modules and never by its name.
 
-``vitpress.adapters``: whatever they can write as ``Attention`` or ``FeedForward`` is that, in any
+What ``vitpress.adapters`` can write as ``Attention`` or ``FeedForward`` is that, in any
 family. Every other linear map of the body that is called as a module can still be factorised.
 """
 

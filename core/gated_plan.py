@@ -41,6 +41,7 @@ class Kept:
 
 
 def full(layer: Gated) -> Kept:
+    """What ``layer`` keeps when it keeps all."""
     return Kept(layer.in_features, layer.head_dim if isinstance(layer, AttentionShape) else layer.hidden_features)
 
 

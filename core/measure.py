@@ -191,11 +191,13 @@ def latencies(
 
 
 def latency_pair(before: nn.Module, after: nn.Module, batch: int, input_size: tuple[int, int, int]) -> Pair[Latency]:
+    """Milliseconds a batch of both models, as ``timing`` takes them."""
     return timing(before, after, batch, input_size).latency
 
 
 @torch.inference_mode()
 def timing(before: nn.Module, after: nn.Module, batch: int, input_size: tuple[int, int, int]) -> Timing:
+    """Time both models on the same random ``batch``, in turns, so that a busy moment meets both. Milliseconds."""
     reference = next(before.parameters())
     images = torch.randn(batch, *input_size, device=reference.device, dtype=reference.dtype)
     for model in (before, after):
@@ -218,6 +220,7 @@ def _milliseconds(model: nn.Module, images: Tensor) -> float:
 
 
 def wait_for(device: torch.device) -> None:
+    """Until ``device`` has done what it was given; a CPU has."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

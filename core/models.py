@@ -22,6 +22,8 @@ HUB_TIMEOUT_SECONDS = 10  # for one probe: the hub's own client retries for minu
 
 @dataclass(frozen=True)
 class Loaded:
+    """A model in evaluation mode, and the ``config`` that an artifact of it carries."""
+
     model: nn.Module
     config: ModelConfig
 

@@ -19,6 +19,7 @@ from vitpress.plan import Attention, Dense, FeedForward, Layer, LowRank, Plan
 
 
 def plan_of(shape: ModelShape, curves: Sequence[Curve], chosen: Sequence[Option], *, measured: bool) -> Plan:
+    """The plan of the ``chosen`` option of each curve. ``measured``: the losses are predictions, and belong in it."""
     pairs = list(zip((each.shape for each in curves), chosen, strict=True))
     return Plan(
         parameters_before=shape.parameters,

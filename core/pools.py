@@ -45,6 +45,7 @@ def wanted(recipe: AnyRecipe) -> float:
 
 
 def budgets(recipe: AnyRecipe) -> dict[Pool, float | None]:
+    """The fraction of each pool's parameters that may go; None: all of it."""
     return {"rank": recipe.rank_budget, "prune": recipe.prune_budget}
 
 

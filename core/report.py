@@ -239,6 +239,7 @@ def costs(report: Report) -> tuple[float, ...]:
 
 
 def error(report: Report) -> float:
+    """Of the compressed model: what its top-1 accuracy lacks of one."""
     return 1 - report.after.accuracy.top1.value
 
 

@@ -12,6 +12,8 @@ Pool = Literal["rank", "prune"]
 
 
 class LinearSize(NamedTuple):
+    """The rank of two maps in place of one; 0: one dense map."""
+
     rank: int
 
 

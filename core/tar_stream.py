@@ -23,6 +23,8 @@ _LONG_NUMBER = re.compile(rb"\d{256}")  # a name may have 255 digits
 
 
 class Readable(Protocol):
+    """What a stream is read from: up to ``size`` bytes at a time, none at its end."""
+
     def read(self, size: int, /) -> bytes: ...
 
 

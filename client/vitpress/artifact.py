@@ -69,6 +69,7 @@ def save(model: nn.Module, config: ModelConfig, plan: Plan | None, directory: Pa
 
 
 def read_config(directory: Path) -> ModelConfig:
+    """What ``config.json`` says. Raises ``ArtifactError`` if it is not there."""
     return ModelConfig.model_validate_json(_read(directory / CONFIG))
 
 

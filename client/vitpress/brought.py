@@ -31,9 +31,11 @@ class Models:
         self._http = http
 
     def list(self, search: str | None = None, *, page: int = 50) -> Iterator[ModelInfo]:
+        """Those of the catalogue, and your own. ``search``: a part of the name. ``page``: how many at once."""
         return pages(self._http, ModelInfo, "/v1/models", {"search": search}, page)
 
     def get(self, name: str) -> ModelInfo:
+        """One of the catalogue, or your own with the report of its check. Raises ``NotFoundError``."""
         return read(ModelInfo, self._http.get(_path("models", name)))
 
     def upload(
@@ -81,6 +83,7 @@ class Datasets:
         self._http = http
 
     def list(self) -> tuple[DatasetInfo, ...]:
+        """Those that the server has, and your own."""
         return tuple(read(DatasetInfo, item) for item in member(self._http.get("/v1/datasets"), "items"))
 
     def get(self, name: str) -> DatasetInfo:

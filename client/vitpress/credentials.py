@@ -10,6 +10,7 @@ from vitpress import places
 
 
 def path() -> Path:
+    """The file that keeps the keys, by server."""
     return places.config() / "credentials.json"
 
 

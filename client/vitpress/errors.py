@@ -105,14 +105,17 @@ class ApiError(VitpressClientError):
 
     @property
     def status(self) -> int:
+        """The HTTP status."""
         return self.problem.status
 
     @property
     def code(self) -> str:
+        """The stable name of the kind of problem."""
         return self.problem.code
 
     @property
     def errors(self) -> tuple[FieldError, ...]:
+        """What is wrong with each field of the request."""
         return self.problem.errors
 
 

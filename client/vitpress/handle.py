@@ -33,9 +33,11 @@ class JobHandle:
 
     @property
     def id(self) -> str:
+        """The job's id."""
         return self.job.id
 
     def refresh(self) -> Job:
+        """Ask the server for the job as it is now."""
         self.job = self.client.get(self.id)
         return self.job
 
@@ -51,6 +53,7 @@ class JobHandle:
         return self
 
     def cancel(self) -> Job:
+        """See ``Client.cancel``."""
         self.job = self.client.cancel(self.id)
         return self.job
 
@@ -69,9 +72,11 @@ class JobHandle:
         return self.job
 
     def report(self, *, ratio: float | None = None) -> Report:
+        """See ``Client.report``."""
         return self.client.report(self.id, ratio=ratio)
 
     def sweep_report(self) -> SweepReport:
+        """See ``Client.sweep_report``."""
         return self.client.sweep_report(self.id)
 
     def evidence(self, *, ratio: float | None = None) -> Evidence:
@@ -79,9 +84,11 @@ class JobHandle:
         return self.client.evidence(self.id, ratio=ratio)
 
     def plan(self, *, ratio: float | None = None) -> Plan:
+        """See ``Client.plan``."""
         return self.client.plan(self.id, ratio=ratio)
 
     def artifacts(self) -> tuple[Artifact, ...]:
+        """See ``Client.artifacts``."""
         return self.client.artifacts(self.id)
 
     def download(self, directory: str | Path, *, exports: bool = True, ratio: float | None = None) -> Path:
@@ -101,6 +108,7 @@ class JobHandle:
 
 
 def which(ratios: Sequence[float]) -> str:
+    """What to tell who asked for a ratio that the job has no model for."""
     if not ratios:
         return "the job has one model, and needs no ratio"
     return f"the job has a model for each of {', '.join(map(str, sorted(ratios)))}"

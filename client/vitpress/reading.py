@@ -14,6 +14,7 @@ _Value = TypeVar("_Value", bound=BaseModel)
 
 
 def read(kind: type[_Value], answer: Any) -> _Value:
+    """``answer`` as a value. Raises ``UnexpectedAnswerError`` with the first field that is not as it should be."""
     try:
         return kind.model_validate(answer)
     except ValidationError as error:
@@ -25,6 +26,7 @@ def read(kind: type[_Value], answer: Any) -> _Value:
 
 
 def member(answer: Any, name: str) -> Any:
+    """The member ``name`` of ``answer``. Raises ``UnexpectedAnswerError`` if it has none."""
     if not isinstance(answer, dict) or name not in answer:
         raise UnexpectedAnswerError(f"expected an answer with {name!r}, got {str(answer)[:80]!r}")
     return answer[name]

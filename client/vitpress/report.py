@@ -14,6 +14,8 @@ class Proportion(Value):
 
 
 class Accuracy(Value):
+    """On the evaluation images. ``top5``: None for a model of five classes or fewer."""
+
     top1: Proportion
     top5: Proportion | None
     images: int
@@ -99,6 +101,8 @@ class LayerCheck(Value):
 
 
 class DataUse(Value):
+    """How many images were used for what. ``source``: "given" as two sets, or one that was "split"."""
+
     calibration_images: int
     evaluation_images: int
     source: str
@@ -107,6 +111,8 @@ class DataUse(Value):
 
 
 class Environment(Value):
+    """What the figures were measured on."""
+
     device: str
     threads: int
     versions: dict[str, str]
@@ -134,6 +140,8 @@ class Search(Value):
 
 
 class Report(Value):
+    """What became of a model: see ``docs/api.md``."""
+
     recipe: dict[str, Any]
     constraint: Constraint
     before: Measured

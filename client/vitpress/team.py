@@ -30,6 +30,7 @@ class Keys:
         self._http = http
 
     def whoami(self) -> WhoAmI:
+        """Who the key belongs to, and that owner's limits."""
         return read(WhoAmI, self._http.get("/v1/whoami"))
 
     def create(
@@ -44,6 +45,7 @@ class Keys:
         return pages(self._http, Key, "/v1/keys", {"owner": owner})
 
     def get(self, key_id: str) -> Key:
+        """Raises ``NotFoundError``."""
         return read(Key, self._http.get(_path("/v1/keys", key_id)))
 
     def revoke(self, key_id: str, *, force: bool = False) -> Key:
@@ -67,9 +69,11 @@ class Owners:
         return read(Owner, self._http.post("/v1/owners", {"name": name, "limits": limits}))
 
     def list(self) -> Iterator[Owner]:
+        """By name; for admins alone."""
         return pages(self._http, Owner, "/v1/owners", {})
 
     def get(self, name: str) -> Owner:
+        """With its limits. Raises ``NotFoundError``."""
         return read(Owner, self._http.get(_path("/v1/owners", name)))
 
     def limit(self, name: str, **limits: int | None) -> Owner:
@@ -78,24 +82,32 @@ class Owners:
 
 
 class Projects:
+    """Names that jobs are gathered under."""
+
     def __init__(self, http: Transport) -> None:
         self._http = http
 
     def create(self, name: str) -> Project:
+        """Jobs name it as their ``project``."""
         return read(Project, self._http.post("/v1/projects", {"name": name}))
 
     def list(self) -> Iterator[Project]:
+        """By name."""
         return pages(self._http, Project, "/v1/projects", {})
 
     def get(self, name: str) -> Project:
+        """Raises ``NotFoundError``."""
         return read(Project, self._http.get(_path("/v1/projects", name)))
 
 
 class Workers:
+    """What does the jobs."""
+
     def __init__(self, http: Transport) -> None:
         self._http = http
 
     def list(self) -> tuple[WorkerInfo, ...]:
+        """Those heard of within a day, by name."""
         return tuple(read(WorkerInfo, item) for item in member(self._http.get("/v1/workers"), "items"))
 
     def queue(self) -> QueueState:
@@ -107,6 +119,7 @@ class Workers:
         return read(WorkerInfo, self._http.post(_path("/v1/workers", name) + "/drain"))
 
     def resume(self, name: str) -> WorkerInfo:
+        """Let it claim jobs again, after ``drain``."""
         return read(WorkerInfo, self._http.post(_path("/v1/workers", name) + "/resume"))
 
 
@@ -122,9 +135,11 @@ class Webhooks:
         return read(NewWebhook, self._http.post("/v1/webhooks", given))
 
     def list(self) -> Iterator[Webhook]:
+        """Your own."""
         return pages(self._http, Webhook, "/v1/webhooks", {})
 
     def get(self, webhook_id: str) -> Webhook:
+        """Raises ``NotFoundError``."""
         return read(Webhook, self._http.get(_path("/v1/webhooks", webhook_id)))
 
     def update(
@@ -135,10 +150,12 @@ class Webhooks:
         events: Sequence[str] | None = None,
         enabled: bool | None = None,
     ) -> Webhook:
+        """Change what is given, and leave the rest."""
         given = _given(url=url, events=None if events is None else list(events), enabled=enabled)
         return read(Webhook, self._http.change(_path("/v1/webhooks", webhook_id), given))
 
     def delete(self, webhook_id: str) -> None:
+        """With what was still to be delivered."""
         self._http.delete(_path("/v1/webhooks", webhook_id))
 
     def rotate(self, webhook_id: str) -> NewWebhook:
@@ -154,6 +171,7 @@ class Webhooks:
         return pages(self._http, Delivery, _path("/v1/webhooks", webhook_id) + "/deliveries", {})
 
     def redeliver(self, webhook_id: str, delivery_id: str) -> Delivery:
+        """Send a delivery again, at once."""
         path = _path("/v1/webhooks", webhook_id) + f"/deliveries/{quote(delivery_id, safe='')}/redeliver"
         return read(Delivery, self._http.post(path))
 

@@ -49,12 +49,16 @@ class WhoAmI(Value):
 
 
 class Owner(Value):
+    """Who jobs, models and datasets belong to."""
+
     name: str
     created_at: datetime
     limits: Limits
 
 
 class Project(Value):
+    """A name that jobs are gathered under."""
+
     name: str
     created_at: datetime
 
@@ -72,6 +76,8 @@ class QueueJob(Value):
 
 
 class QueueShare(Value):
+    """How many jobs an owner has in the queue, and how many are running."""
+
     queued: int
     running: int
 

@@ -40,6 +40,7 @@ class Attempts:
         self.failed, self.allowed, self.retries = 0, allowed, retries
 
     def progressed(self) -> None:
+        """Something came through: the count of failed tries begins anew."""
         self.failed = 0
 
     def pause_after(self, error: VitpressClientError) -> None:
@@ -54,6 +55,7 @@ class Attempts:
 
 
 def is_passing(error: VitpressClientError) -> bool:
+    """Whether the same request may succeed later."""
     match error:
         case ServerUnreachableError():
             return error.passing
@@ -81,9 +83,11 @@ class Transport:
             raise ServerUnreachableError(base_url, str(error), passing=False) from error
 
     def close(self) -> None:
+        """Close the connections."""
         self._http.close()
 
     def get(self, path: str, params: Mapping[str, str | int | float | list[str]] | None = None) -> Any:
+        """The answer's JSON. Tried again while an error may pass; raises ``VitpressClientError``."""
         return self._json("GET", path, params=params)
 
     def post(self, path: str, body: Mapping[str, Any] | None = None) -> Any:

@@ -23,7 +23,7 @@ OnSent = Callable[[int, int], None]
 
 
 def unheard(done: int, total: int) -> None:
-    return None
+    """Progress, in bytes, that nobody asked to hear of."""
 
 
 _TUS = {"Tus-Resumable": "1.0.0"}

@@ -11,10 +11,14 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Value(BaseModel):
+    """What the server says. Fields that this release does not know are kept."""
+
     model_config = ConfigDict(frozen=True, extra="allow")
 
 
 class JobState(StrEnum):
+    """See ``docs/api.md``: a job ends as succeeded, failed or cancelled."""
+
     QUEUED = "queued"
     RUNNING = "running"
     CANCELLING = "cancelling"

@@ -15,11 +15,15 @@ A_LINE_EVERY = 0.1  # of a stage that trains, where there is no bar to draw
 
 
 class Display(Protocol):
+    """What shows the events of a job."""
+
     def __enter__(self) -> Self: ...
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
-    def show(self, event: JobEvent) -> None: ...
+    def show(self, event: JobEvent) -> None:
+        """Show what the event changes."""
+        ...
 
 
 def watch(events: Iterable[JobEvent], console: Console) -> None:
@@ -30,6 +34,8 @@ def watch(events: Iterable[JobEvent], console: Console) -> None:
 
 
 class Bars:
+    """A bar for each stage, on a terminal."""
+
     def __init__(self, console: Console) -> None:
         self._progress = Progress(
             TextColumn("{task.description:<10}"),
@@ -85,6 +91,8 @@ class Bars:
 
 
 class Lines:
+    """A line for each change, where there is no terminal."""
+
     def __init__(self, console: Console) -> None:
         self._console = console
         self._last: tuple[int, str] | None = None
