@@ -44,8 +44,9 @@ def _job_ids(
 def compare(
     job_ids: Annotated[list[str], Depends(_job_ids)], asking: Reader, engine: Database, request: Request
 ) -> Comparison:
-    """Jobs of yours that have succeeded, two or more, or one sweep. Models of different originals or datasets are shown, but not set against each
-    other: `warnings` says so, and nothing is dominated by what it cannot be compared with."""
+    """Jobs of yours that have succeeded: two or more, or one sweep. Models of different originals or datasets are
+    shown, but not set against each other: `warnings` says so, and nothing is dominated by what it cannot be compared
+    with."""
     with transaction(engine, read_only=True) as session:
         compared = results(session, job_ids, asking)
     if len(compared) < FEWEST:
