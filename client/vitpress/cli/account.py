@@ -10,7 +10,7 @@ import typer
 
 from vitpress import credentials, team_tables
 from vitpress.cli.options import Json, Url
-from vitpress.cli.output import REFUSED, end, print_json, say, show
+from vitpress.cli.output import REFUSED, answer, end
 from vitpress.client import Client
 from vitpress.team_values import NewKey
 
@@ -37,10 +37,7 @@ def login(url: Url = None, as_json: Json = False) -> None:
     with Client(url, api_key=key) as client:
         who = client.keys.whoami()
         file = credentials.keep(client.base_url, key)
-    if as_json:
-        print_json(who)
-    else:
-        say(f"you are {who.owner} ({who.role}) to {client.base_url}; the key is in {file}")
+    answer(who, f"you are {who.owner} ({who.role}) to {client.base_url}; the key is in {file}", as_json)
 
 
 @app.command()
@@ -48,10 +45,7 @@ def logout(url: Url = None, as_json: Json = False) -> None:
     """Forget the key for a server; it stays valid: see `vitpress keys revoke`."""
     with Client(url) as client:
         found = credentials.forget(client.base_url)
-    if as_json:
-        print_json({"forgotten": found})
-    else:
-        say(f"{'forgot the' if found else 'there was no'} key for {client.base_url}")
+    answer({"forgotten": found}, f"{'forgot the' if found else 'there was no'} key for {client.base_url}", as_json)
 
 
 @app.command()
@@ -59,10 +53,7 @@ def whoami(url: Url = None, as_json: Json = False) -> None:
     """Show whom the server takes you for."""
     with Client(url) as client:
         who = client.keys.whoami()
-    if as_json:
-        print_json(who)
-    else:
-        show(team_tables.whoami_table(who))
+    answer(who, team_tables.whoami_table(who), as_json)
 
 
 @keys.command("list")
@@ -74,10 +65,7 @@ def list_keys(
     """List keys, newest first."""
     with Client(url) as client:
         found = list(client.keys.list(owner=owner))
-    if as_json:
-        print_json(found)
-    else:
-        show(team_tables.keys_table(found) if found else "no keys")
+    answer(found, team_tables.keys_table(found) if found else "no keys", as_json)
 
 
 @keys.command("create")
@@ -117,10 +105,7 @@ def revoke_key(
     """End a key."""
     with Client(url) as client:
         revoked = client.keys.revoke(key, force=force)
-    if as_json:
-        print_json(revoked)
-    else:
-        say(f"key {revoked.prefix}… ({revoked.name}) is revoked")
+    answer(revoked, f"key {revoked.prefix}… ({revoked.name}) is revoked", as_json)
 
 
 @owners.command("list")
@@ -128,10 +113,7 @@ def list_owners(url: Url = None, as_json: Json = False) -> None:
     """List owners and their limits."""
     with Client(url) as client:
         found = list(client.owners.list())
-    if as_json:
-        print_json(found)
-    else:
-        show(team_tables.owners_table(found))
+    answer(found, team_tables.owners_table(found), as_json)
 
 
 @owners.command("create")
@@ -147,10 +129,7 @@ def create_owner(
     limits = {"max_running": max_running, "max_daily": max_daily, "max_bytes": max_bytes}
     with Client(url) as client:
         made = client.owners.create(name, **limits)
-    if as_json:
-        print_json(made)
-    else:
-        show(team_tables.owners_table([made]))
+    answer(made, team_tables.owners_table([made]), as_json)
 
 
 @owners.command("limit")
@@ -168,14 +147,10 @@ def limit_owner(
     changes = {key: value for key, value in limits.items() if value is not None} | dict.fromkeys(lift or [])
     with Client(url) as client:
         changed = client.owners.limit(name, **changes)
-    if as_json:
-        print_json(changed)
-    else:
-        show(team_tables.owners_table([changed]))
+    answer(changed, team_tables.owners_table([changed]), as_json)
 
 
 def _show_new(key: NewKey, as_json: bool) -> None:
-    if as_json:
-        print_json(key)
-    else:
-        say(f"{key.key}\nkeep it: nobody can show it again. It is {key.owner}'s, as {key.role}, id {key.id}")
+    answer(
+        key, f"{key.key}\nkeep it: nobody can show it again. It is {key.owner}'s, as {key.role}, id {key.id}", as_json
+    )

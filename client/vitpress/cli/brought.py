@@ -13,7 +13,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 
 from vitpress import tables
 from vitpress.cli.options import Json, Url, members
-from vitpress.cli.output import DETACHED, FAILED, REFUSED, end, print_json, say, show, stderr
+from vitpress.cli.output import DETACHED, FAILED, REFUSED, answer, end, print_json, show, stderr
 from vitpress.client import Client
 from vitpress.uploads import OnSent
 
@@ -34,10 +34,7 @@ def models(
     """List the models that can be compressed."""
     with Client(url) as client:
         found = list(islice(client.models.list(search, page=min(limit, 100)), limit))
-    if as_json:
-        print_json(found)
-    else:
-        show(tables.models_table(found) if found else "no such model")
+    answer(found, tables.models_table(found) if found else "no such model", as_json)
 
 
 @app.command()
@@ -45,10 +42,7 @@ def datasets(url: Url = None, as_json: Json = False) -> None:
     """List the datasets to calibrate and evaluate on."""
     with Client(url) as client:
         found = client.datasets.list()
-    if as_json:
-        print_json(found)
-    else:
-        show(tables.datasets_table(found) if found else "no datasets")
+    answer(found, tables.datasets_table(found) if found else "no datasets", as_json)
 
 
 @app.command()
@@ -110,10 +104,7 @@ def upload_model(
                     on_sent=on_sent,
                 )
         model = client.models.wait(model.name) if wait else model
-    if as_json:
-        print_json(model)
-    else:
-        say(f"{model.name} is {model.state}")
+    answer(model, f"{model.name} is {model.state}", as_json)
 
 
 @app.command()
@@ -141,10 +132,9 @@ def upload_data(
             with _progress(source) as on_sent:
                 found = client.datasets.upload(source, name, on_sent=on_sent)
         found = client.datasets.wait(found.name) if wait else found
-    if as_json:
-        print_json(found)
-    else:
-        say(f"{found.name} is {found.state}" + (f": {len(found.classes)} classes" if found.classes else ""))
+    answer(
+        found, f"{found.name} is {found.state}" + (f": {len(found.classes)} classes" if found.classes else ""), as_json
+    )
 
 
 @app.command()
@@ -164,10 +154,7 @@ def delete_data(dataset: OwnModel, url: Url = None, as_json: Json = False) -> No
 
 
 def _deleted(name: str, as_json: bool) -> None:
-    if as_json:
-        print_json({"deleted": name})
-    else:
-        say(f"{name} deleted")
+    answer({"deleted": name}, f"{name} deleted", as_json)
 
 
 @contextmanager

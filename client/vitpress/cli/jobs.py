@@ -12,7 +12,7 @@ from vitpress import tables
 from vitpress.cli.following import download_to, follow
 from vitpress.cli.following import report as report_of
 from vitpress.cli.options import JobId, Json, Label, Notes, OfSweep, Url, members, pair
-from vitpress.cli.output import print_json, say, show
+from vitpress.cli.output import answer, print_json, say, show
 from vitpress.client import Client
 from vitpress.report import SweepReport
 from vitpress.values import JobState
@@ -46,10 +46,7 @@ def list_(
     with Client(url) as client:
         found = client.jobs(state=state, model=model, dataset=dataset, name=name, labels=labels, page=min(limit, 100))
         jobs = list(islice(found, limit))
-    if as_json:
-        print_json(jobs)
-    else:
-        show(tables.jobs_table(jobs) if jobs else "no jobs")
+    answer(jobs, tables.jobs_table(jobs) if jobs else "no jobs", as_json)
 
 
 @app.command("show")
@@ -77,10 +74,7 @@ def cancel(job: JobId, url: Url = None, as_json: Json = False) -> None:
     """Cancel a job."""
     with Client(url) as client:
         cancelled = client.cancel(job)
-    if as_json:
-        print_json(cancelled)
-    else:
-        say(f"job {cancelled.id} {cancelled.state}")
+    answer(cancelled, f"job {cancelled.id} {cancelled.state}", as_json)
 
 
 @app.command()
@@ -102,10 +96,7 @@ def retry(job: JobId, url: Url = None, as_json: Json = False) -> None:
     """Queue a failed or cancelled job again."""
     with Client(url) as client:
         queued = client.retry(job).job
-    if as_json:
-        print_json(queued)
-    else:
-        say(f"job {queued.id} {queued.state}; watch it with: vitpress watch {queued.id}")
+    answer(queued, f"job {queued.id} {queued.state}; watch it with: vitpress watch {queued.id}", as_json)
 
 
 @app.command()
@@ -121,10 +112,7 @@ def clone(
     """Submit another job like this one, with changes."""
     with Client(url) as client:
         made = client.clone(job, **members(change)).job
-    if as_json:
-        print_json(made)
-    else:
-        say(f"job {made.id} {made.state}; watch it with: vitpress watch {made.id}")
+    answer(made, f"job {made.id} {made.state}; watch it with: vitpress watch {made.id}", as_json)
 
 
 @app.command()
@@ -145,10 +133,7 @@ def edit(
         raise typer.BadParameter("expected something to change", param_hint="--name / --label / --notes / --priority")
     with Client(url) as client:
         edited = client.update(job, **changes)
-    if as_json:
-        print_json(edited)
-    else:
-        show(tables.job_table(edited))
+    answer(edited, tables.job_table(edited), as_json)
 
 
 @app.command()
@@ -156,10 +141,7 @@ def delete(job: JobId, url: Url = None, as_json: Json = False) -> None:
     """Delete a finished job, its report and its artifacts."""
     with Client(url) as client:
         client.delete(job)
-    if as_json:
-        print_json({"deleted": job})
-    else:
-        say(f"job {job} deleted")
+    answer({"deleted": job}, f"job {job} deleted", as_json)
 
 
 @app.command()

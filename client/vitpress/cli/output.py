@@ -33,6 +33,16 @@ def say(line: str) -> None:
     console.print(line, soft_wrap=True)
 
 
+def answer(value: Any, words: Table | str, as_json: bool) -> None:
+    """What a command found: ``value`` for a program, or ``words`` for whoever reads it."""
+    if as_json:
+        print_json(value)
+    elif isinstance(words, str):
+        say(words)
+    else:
+        show(words)
+
+
 def print_json(value: Any) -> None:
     """One line: an object, or an array."""
     print(json.dumps(value, default=_plain, ensure_ascii=False), flush=True)

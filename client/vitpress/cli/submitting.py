@@ -42,7 +42,7 @@ from vitpress.cli.options import (
 from vitpress.cli.options import (
     ratios as numbers,
 )
-from vitpress.cli.output import FAILED, end, print_json, say, show
+from vitpress.cli.output import FAILED, answer, end, print_json, say
 from vitpress.client import Client
 
 app = typer.Typer()
@@ -147,10 +147,7 @@ def batch(
         raise typer.BadParameter("expected a list of objects", param_hint="FILE")
     with Client(url) as client:
         submitted = [handle.job for handle in client.submit_all(requests)]
-    if as_json:
-        print_json(submitted)
-    else:
-        show(tables.jobs_table(submitted))
+    answer(submitted, tables.jobs_table(submitted), as_json)
 
 
 @app.command()
@@ -174,10 +171,7 @@ def plan(
             rank_budget=rank_budget,
             prune_budget=prune_budget,
         )
-    if as_json:
-        print_json(found)
-    else:
-        show(tables.plan_table(found))
+    answer(found, tables.plan_table(found), as_json)
 
 
 def _recipe(

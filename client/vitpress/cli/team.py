@@ -8,7 +8,7 @@ import typer
 
 from vitpress import team_tables
 from vitpress.cli.options import Json, Url
-from vitpress.cli.output import DETACHED, end, print_json, say, show
+from vitpress.cli.output import DETACHED, answer, end, print_json, say, show
 from vitpress.client import Client
 
 app = typer.Typer()
@@ -41,10 +41,7 @@ def workers(url: Url = None, as_json: Json = False) -> None:
     """List the workers and what they do."""
     with Client(url) as client:
         found = client.workers.list()
-    if as_json:
-        print_json(found)
-    else:
-        show(team_tables.workers_table(found) if found else "no workers")
+    answer(found, team_tables.workers_table(found) if found else "no workers", as_json)
 
 
 @app.command()
@@ -52,10 +49,7 @@ def drain(worker: WorkerName, url: Url = None, as_json: Json = False) -> None:
     """Let a worker finish what it has, and take no more; needs an admin key."""
     with Client(url) as client:
         found = client.workers.drain(worker)
-    if as_json:
-        print_json(found)
-    else:
-        say(f"{found.name} takes no more jobs" + (", and still runs one" if found.busy else ""))
+    answer(found, f"{found.name} takes no more jobs" + (", and still runs one" if found.busy else ""), as_json)
 
 
 @app.command()
@@ -63,10 +57,7 @@ def resume(worker: WorkerName, url: Url = None, as_json: Json = False) -> None:
     """Let a drained worker take jobs again; needs an admin key."""
     with Client(url) as client:
         found = client.workers.resume(worker)
-    if as_json:
-        print_json(found)
-    else:
-        say(f"{found.name} takes jobs")
+    answer(found, f"{found.name} takes jobs", as_json)
 
 
 @app.command()
@@ -74,10 +65,7 @@ def storage(url: Url = None, as_json: Json = False) -> None:
     """Show how much you have stored."""
     with Client(url) as client:
         found = client.storage()
-    if as_json:
-        print_json(found)
-    else:
-        show(team_tables.storage_table(found))
+    answer(found, team_tables.storage_table(found), as_json)
 
 
 @projects.command("list")
@@ -85,10 +73,7 @@ def list_projects(url: Url = None, as_json: Json = False) -> None:
     """List your projects."""
     with Client(url) as client:
         found = list(client.projects.list())
-    if as_json:
-        print_json(found)
-    else:
-        show("\n".join(project.name for project in found))
+    answer(found, "\n".join(project.name for project in found), as_json)
 
 
 @projects.command("create")
@@ -98,10 +83,7 @@ def create_project(
     """Make a project."""
     with Client(url) as client:
         made = client.projects.create(name)
-    if as_json:
-        print_json(made)
-    else:
-        say(f"project {made.name}")
+    answer(made, f"project {made.name}", as_json)
 
 
 @projects.command("watch")
@@ -125,10 +107,7 @@ def list_webhooks(url: Url = None, as_json: Json = False) -> None:
     """List your webhooks."""
     with Client(url) as client:
         found = list(client.webhooks.list())
-    if as_json:
-        print_json(found)
-    else:
-        show(team_tables.webhooks_table(found) if found else "no webhooks")
+    answer(found, team_tables.webhooks_table(found) if found else "no webhooks", as_json)
 
 
 @webhooks.command("create")
@@ -142,10 +121,7 @@ def create_webhook(
     """Make a webhook; its secret is shown this once."""
     with Client(url) as client:
         made = client.webhooks.create(target, events=event, project=project)
-    if as_json:
-        print_json(made)
-    else:
-        say(f"{made.secret}\nkeep it: messages are signed with it. The webhook's id is {made.id}")
+    answer(made, f"{made.secret}\nkeep it: messages are signed with it. The webhook's id is {made.id}", as_json)
 
 
 @webhooks.command("test")
@@ -153,10 +129,7 @@ def try_webhook(webhook: WebhookId, url: Url = None, as_json: Json = False) -> N
     """Send a message about nothing."""
     with Client(url) as client:
         sent = client.webhooks.test(webhook)
-    if as_json:
-        print_json(sent)
-    else:
-        say(f"message {sent.id} is on its way; see: vitpress webhooks log {webhook}")
+    answer(sent, f"message {sent.id} is on its way; see: vitpress webhooks log {webhook}", as_json)
 
 
 @webhooks.command("log")
@@ -164,10 +137,7 @@ def log_webhook(webhook: WebhookId, url: Url = None, as_json: Json = False) -> N
     """List what it was told, newest first."""
     with Client(url) as client:
         found = list(client.webhooks.deliveries(webhook))
-    if as_json:
-        print_json(found)
-    else:
-        show(team_tables.deliveries_table(found) if found else "nothing yet")
+    answer(found, team_tables.deliveries_table(found) if found else "nothing yet", as_json)
 
 
 @webhooks.command("delete")
@@ -175,7 +145,4 @@ def delete_webhook(webhook: WebhookId, url: Url = None, as_json: Json = False) -
     """Delete a webhook."""
     with Client(url) as client:
         client.webhooks.delete(webhook)
-    if as_json:
-        print_json({"deleted": webhook})
-    else:
-        say(f"webhook {webhook} deleted")
+    answer({"deleted": webhook}, f"webhook {webhook} deleted", as_json)
