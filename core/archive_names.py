@@ -50,7 +50,7 @@ def is_junk(parts: Parts) -> bool:
     return any(part.startswith(".") or part in _JUNK for part in parts)
 
 
-def first_line(error: Exception) -> str:
+def fit_to_show(error: Exception) -> str:
     """What a reader says of hostile bytes, which may quote them: fit to be shown."""
     line = next(iter(str(error).splitlines()), type(error).__name__)
     return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in line[:MAX_SAID])

@@ -21,7 +21,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import BinaryIO, cast
 
-from core.archive_names import first_line, safe_parts
+from core.archive_names import fit_to_show, safe_parts
 from core.archive_writer import CHUNK_BYTES, LIMITS, Budget, Limits, Writer
 from core.datasets import IMAGE_SUFFIXES, describe_folder
 from core.errors import ArchiveError
@@ -105,7 +105,7 @@ def unpack(source: Path, target: Path, limits: Limits = LIMITS) -> Unpacked:
                 case _:
                     _unpack_tar(source, kind, writer, Budget(limits, packed_bytes))
         except _DAMAGED as error:
-            raise ArchiveError(f"it is damaged ({first_line(error)})") from error
+            raise ArchiveError(f"it is damaged ({fit_to_show(error)})") from error
         if not writer.images:
             raise ArchiveError("there is no image in it; expected class/image or split/class/image")
         folder = _without_wrapper(folder)

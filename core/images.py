@@ -14,7 +14,7 @@ from threading import Lock
 
 from PIL import Image, UnidentifiedImageError
 
-from core.archive_names import first_line
+from core.archive_names import fit_to_show
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 MAX_PIXELS = 89_478_485  # Pillow's own bound: a quarter of a gibibyte in RGB
@@ -95,6 +95,6 @@ def _broken_if_it_fails() -> Iterator[None]:
     except UnidentifiedImageError as error:  # its text has the path
         raise BrokenImageError(f"not one of {', '.join(FORMATS)}") from error
     except OSError as error:
-        raise BrokenImageError(error.strerror or first_line(error)) from error
+        raise BrokenImageError(error.strerror or fit_to_show(error)) from error
     except Exception as error:
-        raise BrokenImageError(f"{type(error).__name__}: {first_line(error)}") from error
+        raise BrokenImageError(f"{type(error).__name__}: {fit_to_show(error)}") from error

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from core.archive_names import MAX_NAME_BYTES, check_characters, first_line, safe_parts
+from core.archive_names import MAX_NAME_BYTES, check_characters, fit_to_show, safe_parts
 from core.archive_writer import MAX_IMAGE_BYTES, Limits, Writer
 from core.datasets import CLASSES_FILE
 from core.errors import ArchiveError
@@ -49,11 +49,11 @@ def write_images(source: Path, writer: Writer) -> None:
         with pq.ParquetFile(source, buffer_size=BUFFER_BYTES, page_checksum_verification=True) as file:
             _write(file, source, writer)
     except (pa.ArrowException, EOFError, UnicodeDecodeError) as error:
-        raise ArchiveError(f"the Parquet file is damaged ({first_line(error)})") from error
+        raise ArchiveError(f"the Parquet file is damaged ({fit_to_show(error)})") from error
     except OSError as error:
         if error.errno is not None:  # the disk's; Arrow's own have none
             raise
-        raise ArchiveError(f"the Parquet file is damaged ({first_line(error)})") from error
+        raise ArchiveError(f"the Parquet file is damaged ({fit_to_show(error)})") from error
 
 
 def _write(file: Any, source: Path, writer: Writer) -> None:

@@ -9,7 +9,7 @@ import tarfile
 from collections.abc import Iterator
 from typing import Protocol
 
-from core.archive_names import first_line
+from core.archive_names import fit_to_show
 from core.archive_writer import CHUNK_BYTES, Budget
 from core.errors import ArchiveError
 
@@ -86,7 +86,7 @@ class TarStream:
         except OSError as error:
             if error.errno is not None:  # the disk's; a decompressor's has none
                 raise
-            raise ArchiveError(f"it is damaged ({first_line(error)})") from error
+            raise ArchiveError(f"it is damaged ({fit_to_show(error)})") from error
         self._position += len(chunk)
         self._budget.spend(len(chunk))
         return chunk

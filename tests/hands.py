@@ -7,12 +7,12 @@ from core.progress import Progress, Stage
 from core.recipe import AnyRecipe
 from core.report import AnyReport
 from examples import PLAN, RECIPE, REPORT
-from store import attempts, jobs
+from steps import Steps
+from store import attempts
 from store.blobs import Blobs
 from store.owners import LOCAL
-from store.session import engine, transaction
+from store.session import engine
 from store.settings import Settings
-from store.tables import Queue
 from store.values import ArtifactView, Claim, JobError, Place
 from vitpress.plan import Plan
 
@@ -27,16 +27,13 @@ class Worker:
         self.settings = settings
         self.place = place
         self.engine = engine(settings)
+        self._steps = Steps(self.engine)
 
     def submit(self, model: str = MODEL, dataset: str = DATASET, recipe: AnyRecipe = RECIPE) -> str:
-        with transaction(self.engine) as session:
-            return jobs.create(session, place=self.place, model=model, dataset=dataset, recipe=recipe).id
+        return self._steps.submit(place=self.place, model=model, dataset=dataset, recipe=recipe).id
 
     def claim(self) -> Claim:
-        with transaction(self.engine) as session:
-            claim = attempts.claim(session, "a worker", [Queue.CPU], LEASE)
-        assert claim is not None
-        return claim
+        return self._steps.claim(lease=LEASE)
 
     def progress(
         self,
@@ -46,12 +43,10 @@ class Worker:
         loss: float | None = None,
         eta_seconds: float | None = None,
     ) -> None:
-        with transaction(self.engine) as session:
-            attempts.record_progress(session, claim, Progress(stage, fraction, loss, eta_seconds))
+        self._steps.do(attempts.record_progress, claim, Progress(stage, fraction, loss, eta_seconds))
 
     def fail(self, claim: Claim, code: str, message: str) -> None:
-        with transaction(self.engine) as session:
-            attempts.fail(session, claim, JobError(code, message))
+        self._steps.do(attempts.fail, claim, JobError(code, message))
 
     def finish(
         self,
@@ -62,8 +57,9 @@ class Worker:
         stage_seconds: Mapping[Stage, float] = {},
     ) -> None:
         artifacts = [self._put(claim, name, content) for name, content in files.items()]
-        with transaction(self.engine) as session:
-            attempts.finish(session, claim, plan=plan, report=report, artifacts=artifacts, stage_seconds=stage_seconds)
+        self._steps.do(
+            attempts.finish, claim, plan=plan, report=report, artifacts=artifacts, stage_seconds=stage_seconds
+        )
 
     def _put(self, claim: Claim, name: str, content: bytes) -> ArtifactView:
         path = self.settings.data_dir / "outbox"

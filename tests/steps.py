@@ -15,6 +15,7 @@ from store.tables import LOCAL_ID, Base, Queue
 from store.values import Claim, JobView
 
 LEASE = timedelta(seconds=20)
+WORKER = "worker-a"  # who claims
 T = TypeVar("T")
 
 
@@ -42,7 +43,7 @@ class Steps:
         )
 
     def claim(self, queues: tuple[Queue, ...] = (Queue.CPU,), lease: timedelta = LEASE) -> Claim:
-        claim = self.do(attempts.claim, "worker-a", queues, lease)
+        claim = self.do(attempts.claim, WORKER, queues, lease)
         assert claim is not None
         return claim
 

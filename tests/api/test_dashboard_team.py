@@ -6,6 +6,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from hands import Worker
+from steps import WORKER
 from store import workers
 from store.session import engine, transaction
 from store.settings import Settings
@@ -94,7 +95,7 @@ class TestWorkers:
     def test_lead_to_the_job_if_it_is_the_visitors(
         self, settings: Settings, team: Team, whose: str, shown: bool
     ) -> None:
-        self.sign_on(settings, "a worker")  # the name by which ``hands`` claims
+        self.sign_on(settings, WORKER)
         hands = Worker(settings, team.place(whose))
         job_id = hands.submit()
         hands.claim()
