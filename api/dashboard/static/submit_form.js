@@ -50,8 +50,9 @@ async function showPlan(signal) {
   if (refused) return say(refused.errors?.length ? "No plan as it stands: see the form." : refused.detail);
   const plans = answers.map((each) => each.plan);
   plan.replaceChildren(plans.length > 1 ? drawSweep(plans) : drawPlan(plans[0]));
-  const of = (what) => `${plans.map((each) => count(each[`${what}_after`])).join(", ")} of ${count(plans[0][`${what}_before`])}`;
-  news.textContent = `${of("parameters")} parameters, ${of("macs")} MACs`;
+  const of = (what) => `${count(plans.at(-1)[`${what}_after`])} of ${count(plans[0][`${what}_before`])}`;
+  const least = plans.length > 1 ? `${plans.length} models, the smallest with ` : "";
+  news.textContent = `${least}${of("parameters")} parameters, ${of("macs")} MACs`;
 }
 
 // The recipe of each model of a sweep, from the largest to the smallest; nothing, if there is no sweep like that.
