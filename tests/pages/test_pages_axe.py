@@ -25,13 +25,16 @@ Path = Callable[[list[str]], str]
 PAGES: dict[str, Path] = {
     "jobs": lambda ids: "/jobs",
     "no jobs": lambda ids: "/jobs?model=sample:none",
+    "jobs by labels": lambda ids: "/jobs?label=team=vision&label=stage",
     "submit": lambda ids: "/submit",
+    "submit a sweep": lambda ids: "/submit?goal=target_ratios",
     "a job": lambda ids: f"/jobs/{ids[0]}",
     "a sweep": lambda ids: f"/jobs/{ids[1]}",
     "a report": lambda ids: f"/jobs/{ids[0]}/report",
     "a sweep's report": lambda ids: f"/jobs/{ids[1]}/report",
     "picking": lambda ids: "/compare",
     "compare": lambda ids: f"/compare?jobs={','.join(ids)}",
+    "compare the models of a sweep": lambda ids: f"/compare?jobs={ids[1]}",
     "team": lambda ids: "/team",
 }
 

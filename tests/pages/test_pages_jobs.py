@@ -124,6 +124,49 @@ def reach(page: Page, wanted: Locator) -> None:
     raise AssertionError(f"the Tab key does not come to {wanted}")
 
 
+class TestTheForm:
+    def test_shows_the_plan_of_each_size_of_a_sweep(self, tab: Opens, lena: Person) -> None:
+        page = tab(lena).open("/submit")
+        rows = page.get_by_role("region", name="Sizes").get_by_role("row")
+
+        page.get_by_label("Goal", exact=True).select_option("target_ratios")
+        expect(rows).to_have_count(5)  # a head, three sizes, the original
+        page.get_by_label("Sizes, % removed").fill("60, 20")
+        expect(rows).to_have_count(4)
+        assert rows.nth(1).inner_text().startswith("20.")
+        page.get_by_label("Sizes, % removed").fill("60")
+        expect(page.locator("#plan")).to_have_text("Give 2 to 16 different sizes, each between 0 and 100 %.")
+
+    def test_sent_by_a_double_click_makes_one_job(self, tab: Opens, lena: Person) -> None:
+        page = tab(lena, java_script_enabled=False).open("/submit")
+        fill_form(page, "clicked twice")
+
+        page.get_by_role("button", name="Submit", exact=True).dblclick()
+
+        expect(page).to_have_url(JOB_PAGE)
+        [job] = lena.get("/v1/jobs", name="clicked twice")["items"]
+        lena.http.post(f"/v1/jobs/{job['id']}/cancel")
+
+
+class TestTheList:
+    def test_is_filtered_by_a_click_on_a_label(self, tab: Opens, lena: Person) -> None:
+        ids = [lena.submit(name="labelled", labels={"team": team, "kind": "test"}) for team in ("a", "b")]
+        page = tab(lena).open("/jobs?name=LABELLED")
+        expect(page.locator("tbody tr")).to_have_count(2)
+
+        page.get_by_role("link", name="Only those with team: b").click()
+        expect(page.locator("tbody tr")).to_have_count(1)
+        expect(page.locator(f"#job-{ids[1]}")).to_be_visible()
+        page.get_by_role("link", name="No longer only team: b").click()
+        expect(page.locator("tbody tr")).to_have_count(2)
+        page.get_by_label("Label, key=value or a key alone").fill("team=a")
+        page.keyboard.press("Enter")
+        expect(page.locator(f"#job-{ids[0]}")).to_be_visible()
+        expect(page.locator("tbody tr")).to_have_count(1)
+        for job_id in ids:
+            lena.http.post(f"/v1/jobs/{job_id}/cancel")
+
+
 class TestARestart:
     def test_of_the_server_is_survived_by_a_page_that_watches(self, tab: Opens, service: Service, lena: Person) -> None:
         job_id = lena.submit(**LONG)
