@@ -56,7 +56,8 @@ def accuracy(report: Report | SweepReport, names: Sequence[str]) -> Drawn:
         .encode(order="parameters:Q"),
         base.mark_rule(strokeWidth=2).encode(y="low:Q", y2="high:Q", color=_side(legend=False)),
         base.mark_point(size=110, filled=True, opacity=1).encode(color=_side(legend=False), shape=_shape()),
-        _named(base, "before").mark_text(align="right", dx=-9, dy=-11, fontSize=12, fill="var(--text)"),  # rightmost
+        # The original is the rightmost: its name is below, where those of the others are not.
+        _named(base, "before").mark_text(align="right", dx=-9, dy=15, fontSize=12, fill="var(--text)"),
         _named(base, "after").mark_text(align="left", dx=9, dy=-11, fontSize=12, fill="var(--text)"),
     ]
     drawn = charts.draw(
