@@ -90,13 +90,15 @@ def main() -> None:
     (RESULTS / f"ablations-{name}.md").write_text("\n".join(lines) + "\n")
 
 
-def training_images(source: str, seed: int) -> Prepared:
+def training_images(
+    source: str, seed: int, calibration_images: int = CALIBRATION_IMAGES, held_out_images: int = HELD_OUT_IMAGES
+) -> Prepared:
     images, labels = load(source, "train")
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
-    calibration = min(CALIBRATION_IMAGES, len(images) // 2)
+    calibration = min(calibration_images, len(images) // 2)
     fitted, held_out = (
         list(zip(images[part].split(250), labels[part].split(250), strict=True))
-        for part in (order[:calibration], order[calibration:][:HELD_OUT_IMAGES])
+        for part in (order[:calibration], order[calibration:][:held_out_images])
     )
     return prepare(Splits(fitted, held_out), calibration, seed)
 

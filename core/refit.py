@@ -11,10 +11,10 @@ so that no error travels further than it must. Each is a ridge regression anchor
 over the tokens of all calibration images, weighted by how much the loss minds each token
 (``Moments.token_weights``). Its ridge is the one of ``RIDGES`` that predicts a held-out fifth of those images
 best, errors taken in the metric G. What a map gives up for its rank is then chosen anew, from what was solved
-and in the compressed stream (``core.lowrank``).
+and in the compressed stream (``core.lowrank``). Last comes the classifier, held to the original's answers.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -26,10 +26,13 @@ from core.candidates import Reader
 from core.lowrank import Affine, LowRank, affine, damped
 from core.rebuild import set_
 from core.running import RunningMoments
-from core.stream import Stream, Walk, after_attention, after_feed_forward, input_of, scale
+from core.stream import Stream, Walk, after_attention, after_feed_forward, classifier, features, input_of, scale
 
 RIDGES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)  # times each diagonal entry of the inputs' covariance
+# The classifier sees one row an image: a large ridge leaves it as it was.
+CLASSIFIER_RIDGES = (*RIDGES, 10.0, 30.0, 100.0, 1000.0)
 HELD_OUT = 5  # one image in so many chooses the ridge
+RESOLUTION = 1e-6  # of an input's mean: what varies by less is a constant, rounded
 
 Examples = Iterable[tuple[Tensor, Tensor]]  # inputs and targets, batch by batch
 
@@ -53,6 +56,24 @@ def refit_(
         block = _Block(path, original, compressed, moments, reader_of, extras)
         x_original, x_compressed = block.refit_(x_original, x_compressed)
         on_block((index + 1) / len(walk.paths))
+    if walk.classified:
+        _fit_classifier_(compressed, original, x_compressed, x_original)
+
+
+def _fit_classifier_(compressed: nn.Module, original: nn.Module, stream: Stream, original_stream: Stream) -> None:
+    """Images weigh as tokens do elsewhere, by their share of the Fisher information of the logits."""
+    new, old = classifier(compressed), classifier(original)
+    device = next(original.parameters()).device
+    answers = [old(features(original, z.to(device))) for z in original_stream]
+    p = torch.cat(answers).double().softmax(-1)
+    information = 1 - p.square().sum(1)
+    fit_(
+        new,
+        ((features(compressed, z.to(device)), wanted) for z, wanted in zip(stream, answers, strict=True)),
+        (information + information.mean())[:, None].float(),
+        p.mean(0).diag() - p.T @ p / len(p),
+        CLASSIFIER_RIDGES,
+    )
 
 
 class _Block:
@@ -139,6 +160,7 @@ def fit_(
     examples: Examples,
     token_weights: Float[Tensor, "rows tokens"],
     metric: Float[Tensor, "outputs outputs"],
+    ridges: Sequence[float] = RIDGES,
 ) -> None:
     """Solve for a linear map in place; of a factorised one, take what is best of that rank in the ``metric``.
 
@@ -168,7 +190,7 @@ def fit_(
         return float((metric * residual).sum())
 
     both = fit.merged(held)
-    solved = _solve(both, anchor, min(RIDGES, key=error))
+    solved = _solve(both, anchor, min(ridges, key=error))
     if isinstance(module, nn.Sequential):
         rank = module.get_submodule("0").get_parameter("weight").shape[0]
         set_(module, LowRank(solved, both.means[0], both.covariance, metric).at(rank))
@@ -177,12 +199,14 @@ def fit_(
 
 
 def _solve(sums: RunningMoments, anchor: Tensor, ridge: float) -> Affine:
-    """argmin over W, b of E‖W x + b − t‖² + tr((W − anchor) Λ (W − anchor)ᵀ), with Λ = ``ridge`` × diag cov(x)."""
-    covariance = sums.covariance
-    regularised = damped(covariance, ridge)
-    strength = (regularised - covariance).diagonal()
-    weight = torch.linalg.solve(regularised, sums.cross_covariance + strength[:, None] * anchor.T).T
-    x_mean, t_mean = sums.means
+    """argmin over W, b of E‖W x + b − t‖² + tr((W − anchor) Λ (W − anchor)ᵀ), with Λ = ``ridge`` × diag cov(x).
+
+    A constant input keeps its weights: what rounding has left of its covariances would choose any.
+    """
+    covariance, (x_mean, t_mean) = sums.covariance, sums.means
+    strength = (damped(covariance, ridge) - covariance).diagonal()
+    strength = strength.maximum(ridge * (RESOLUTION * x_mean).square())
+    weight = torch.linalg.solve(covariance + strength.diag(), sums.cross_covariance + strength[:, None] * anchor.T).T
     return Affine(weight, t_mean - weight @ x_mean)
 
 

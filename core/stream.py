@@ -23,11 +23,15 @@ Stream = Sequence[Float[Tensor, "images tokens dim"]]  # one tensor a batch, on 
 
 @dataclass(frozen=True)
 class Walk:
-    """The paths of the blocks in their order, what each gets beside the stream, and the stream before the first."""
+    """The paths of the blocks in their order, what each gets beside the stream, and the stream before the first.
+
+    ``classified``: the last stream's ``features`` are what the classifier, one linear map, gets.
+    """
 
     paths: tuple[str, ...]
     extras: tuple[Mapping[str, Any], ...]
     start: Stream
+    classified: bool
 
 
 @torch.no_grad()
@@ -57,7 +61,7 @@ def walk(model: nn.Module, data: Batches) -> Walk | None:
     ]
     try:
         images, _ = next(iter(data))
-        model(images[:TRIED].to(device))
+        answers = model(images[:TRIED].to(device))
     finally:
         for handle in handles:
             handle.remove()
@@ -67,7 +71,31 @@ def walk(model: nn.Module, data: Batches) -> Walk | None:
         again = after_feed_forward(block, after_attention(block, inputs[path], extras[path]))
         if not torch.allclose(again, outputs[path], rtol=1e-3, atol=1e-4):
             return None
-    return Walk(paths, tuple(extras[path] for path in paths), list(_stream_before(model, paths[0], data)))
+    return Walk(
+        paths,
+        tuple(extras[path] for path in paths),
+        list(_stream_before(model, paths[0], data)),
+        classified=_is_classified(model, outputs[paths[-1]], answers),
+    )
+
+
+def _is_classified(model: nn.Module, last: Tensor, answers: Tensor) -> bool:
+    if not (isinstance(getattr(model, "norm", None), nn.Module) and isinstance(classifier(model), nn.Linear)):
+        return False
+    again = classifier(model)(features(model, last))
+    return again.shape == answers.shape and torch.allclose(again, answers, rtol=1e-3, atol=1e-4)
+
+
+def features(model: nn.Module, stream: Float[Tensor, "images tokens dim"]) -> Float[Tensor, "images features"]:
+    """What the classifier of a timm model gets, from the stream after the last block."""
+    found: Tensor = model.forward_head(model.get_submodule("norm")(stream), pre_logits=True)  # type: ignore[operator]
+    return found
+
+
+def classifier(model: nn.Module) -> nn.Module:
+    """Of a timm model."""
+    found: nn.Module = model.get_classifier()  # type: ignore[operator]
+    return found
 
 
 def after_attention(block: nn.Module, x: Tensor, extras: Mapping[str, Any]) -> Tensor:

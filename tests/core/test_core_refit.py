@@ -1,4 +1,5 @@
 import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -55,6 +56,33 @@ class TestRefit:
         seen, unseen = batches[:-1], batches[-1:]
         assert distance(refitted(damaged, model, seen), model, unseen) < 0.3 * distance(damaged, model, unseen)
 
+    @pytest.mark.parametrize("kwargs", VARIANTS)
+    def test_holds_the_classifier_to_the_original_s_answers(
+        self, make_vit: Make, batches: Batches, kwargs: dict[str, Any]
+    ) -> None:
+        model = make_vit(**kwargs)
+        damaged = copy.deepcopy(model)
+        classifier = damaged.get_submodule("head")
+        weight = classifier.get_parameter("weight").data
+        weight += 0.2 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(9))
+        classifier.get_parameter("bias").data += 1
+        seen, unseen = batches[:-1], batches[-1:]
+        assert distance(refitted(damaged, model, seen), model, unseen) < 0.3 * distance(damaged, model, unseen)
+
+    def test_leaves_the_classifier_of_what_no_classifier_ends(self, make_vit: Make, batches: Batches) -> None:
+        """Two classifiers, say, whose answers are averaged."""
+        model = make_vit()
+        damaged = copy.deepcopy(model)
+        damaged.get_parameter("head.bias").data += 1
+        found = surveyed(model, batches)
+        result = canonical_copy(damaged)
+        assert found.walk is not None
+        other = replace(found.walk, classified=False)
+        refit_(result, found.canonical, other, found.moments, nothing, on_block=lambda _: None)
+        torch.testing.assert_close(
+            result.get_submodule("head").state_dict(), damaged.get_submodule("head").state_dict()
+        )
+
     def test_of_one_image_which_leaves_none_to_hold_out_changes_nothing(self, vit: nn.Module, batches: Batches) -> None:
         one = [(images[:1], labels[:1]) for images, labels in batches[:1]]
         assert distance(refitted(vit, vit, one), vit, batches) < 1e-12
@@ -101,6 +129,14 @@ def examples(weight: Tensor, bias: Tensor, noise: float = 0.0) -> list[tuple[Ten
     return list(zip(x.split(11), target.split(11), strict=True))
 
 
+def _weight(module: nn.Module) -> Tensor:
+    parts = module if isinstance(module, nn.Sequential) else [module]
+    product = torch.eye(INPUTS)
+    for part in parts:
+        product = part.get_parameter("weight") @ product
+    return product
+
+
 class TestFit:
     WEIGHT = torch.randn(OUTPUTS, INPUTS, generator=torch.Generator().manual_seed(3))
     BIAS = torch.linspace(-3, 3, OUTPUTS)
@@ -145,6 +181,35 @@ class TestFit:
         fit_(module, given, self.ALIKE, self.METRIC)
         found = module[1].weight @ module[0].weight  # type: ignore[operator]
         torch.testing.assert_close(found.double(), best.second @ best.first, atol=0.05, rtol=0.05)
+
+    @pytest.mark.parametrize("factorised", [False, True])
+    @pytest.mark.parametrize("constant", [0.0, 0.3, 12345.678])  # of which no float32 is the mean of equal ones
+    @pytest.mark.parametrize("apart", [0.0, 1e-6])  # the copy from what it copies, as a fraction
+    def test_survives_inputs_that_are_constant_or_copies(self, factorised: bool, constant: float, apart: float) -> None:
+        """Their covariance has no inverse, or one of rounding errors."""
+        generator = torch.Generator().manual_seed(6)
+
+        def inputs(*sizes: int) -> Tensor:
+            x = torch.randn(*sizes, INPUTS, generator=generator) + 2
+            x[..., 3] = constant
+            x[..., 5] = x[..., 1] * (1 + apart * torch.randn(*sizes, generator=generator))
+            return x
+
+        module: nn.Module = nn.Linear(INPUTS, OUTPUTS)
+        if factorised:
+            module = nn.Sequential(nn.Linear(INPUTS, OUTPUTS, bias=False), nn.Linear(OUTPUTS, OUTPUTS))
+        module.requires_grad_(False)
+        anchor = _weight(module).clone()
+        x = inputs(IMAGES, TOKENS)
+        target = (x.double() @ self.WEIGHT.double().T + self.BIAS).float()
+        fit_(module, list(zip(x.split(11), target.split(11), strict=True)), self.ALIKE, self.METRIC)
+        found, fresh = _weight(module), inputs(100)
+        truth = fresh.double() @ self.WEIGHT.double().T + self.BIAS
+        torch.testing.assert_close(module(fresh).double(), truth, atol=0.05, rtol=1e-5)
+        torch.testing.assert_close(found[:, 1] + found[:, 5], self.WEIGHT[:, 1] + self.WEIGHT[:, 5], atol=0.02, rtol=0)
+        if not factorised:
+            torch.testing.assert_close(found[:, 3], anchor[:, 3], atol=0.02, rtol=0)
+        assert found.abs().max() < 2 * max(self.WEIGHT.abs().max(), anchor.abs().max())
 
     def test_leaves_a_map_without_a_bias_alone(self) -> None:
         linear = nn.Linear(INPUTS, OUTPUTS, bias=False).requires_grad_(False)

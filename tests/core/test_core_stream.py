@@ -9,7 +9,7 @@ from timm.models.vision_transformer import Block, ParallelScalingBlock, Parallel
 from torch import Tensor, nn
 
 from core.families import canonical_copy
-from core.stream import Walk, after_attention, after_feed_forward, input_of, walk
+from core.stream import Walk, after_attention, after_feed_forward, classifier, features, input_of, walk
 
 PRE_NORM = [
     "vit_tiny_patch16_224",
@@ -54,6 +54,23 @@ class TestWalk:
                 with torch.inference_mode():
                     x = after_feed_forward(block, after_attention(block, x, extras))
             torch.testing.assert_close(x, last_output(model, found.paths[-1], batch), atol=1e-5, rtol=1e-5)
+
+    @pytest.mark.parametrize("architecture", PRE_NORM)
+    def test_ends_in_what_the_classifier_gets(self, architecture: str) -> None:
+        model, data, found = walked(architecture)
+        assert found is not None
+        assert found.classified == isinstance(classifier(model), nn.Linear)
+        if found.classified:
+            batch, _ = data[0]
+            with torch.inference_mode():
+                seen = features(model, last_output(model, found.paths[-1], batch))
+                torch.testing.assert_close(seen, input_of(classifier(model), model, batch))
+
+    def test_does_not_end_in_a_classifier_where_two_are_averaged(self) -> None:
+        model, _, found = walked("deit_tiny_distilled_patch16_224")
+        assert isinstance(model.get_submodule("head_dist"), nn.Linear)
+        assert found is not None
+        assert not found.classified
 
     @pytest.mark.parametrize("architecture", OTHER)
     def test_is_none_of_a_model_that_is_no_such_stream(self, architecture: str) -> None:
