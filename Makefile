@@ -11,7 +11,7 @@ LOCK := $(BIN)/uv --quiet pip compile pyproject.toml locks/build.in --constraint
 DISTRIBUTIONS := pyproject.toml client/pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test lint types format bench faults load mutants docs openapi catalog lock audit clean
+.PHONY: help demo up test lint types format bench faults load coverage mutants docs openapi catalog lock audit clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
@@ -49,6 +49,10 @@ faults: $(VENV)/dev  ## Break the service in every way for an hour, and write do
 load: $(VENV)/dev  ## Measure what load the service bears, beside a bare handler and nginx; the machine should be idle
 	@tests/need.sh
 	$(BIN)/python -m benchmarks.load
+
+coverage: $(VENV)/dev  ## Which lines of core and store their own tests reach, in one process
+	$(BIN)/coverage run -m pytest --quiet tests/core tests/store tests/hostile
+	$(BIN)/coverage report
 
 mutants: $(VENV)/dev  ## Mutate core's numerics and list what no test noticed; ONLY='core.lowrank*' takes a part
 	@mkdir -p build/mutants && cp -ru --preserve=timestamps core client tests pyproject.toml build/mutants
