@@ -40,8 +40,8 @@ def list_(
 ) -> JobPage:
     """Newest first. Jobs that arrive while you turn the pages do not shift them.
 
-    By `name` and `label` alone, a search that finds little reads through all jobs of yours: give it a `state`, `model` or
-    `dataset` too where there are very many.
+    By `name` and `label` alone, a search that finds little reads through all jobs of yours: where there are very many,
+    give it a `state`, `model` or `dataset` too.
     """
     with transaction(engine, read_only=True) as session:
         page = jobs.list_(

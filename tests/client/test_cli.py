@@ -277,7 +277,7 @@ class TestLooking:
         second = vitpress.submit("--name", "second", "--label", "team=vision")
 
         def listed(*options: str) -> list[str]:
-            return [job["id"] for job in vitpress("list", *options, "--json").json]
+            return [job["id"] for job in json.loads(vitpress("list", *options, "--json").out)]
 
         assert listed("--name", "the") == [first]
         assert listed("--label", "team=vision") == [second, first]
