@@ -51,7 +51,7 @@ load: $(VENV)/dev  ## Measure what load the service bears, beside a bare handler
 	$(BIN)/python -m benchmarks.load
 
 coverage: $(VENV)/dev  ## Which lines of core and store their own tests reach, in one process
-	$(BIN)/coverage run -m pytest --quiet tests/core tests/store tests/hostile
+	$(BIN)/coverage run -m pytest --quiet tests/core tests/store tests/hostile tests/test_logs.py tests/test_traces.py
 	$(BIN)/coverage report
 
 mutants: $(VENV)/dev  ## Mutate core's numerics and list what no test noticed; ONLY='core.lowrank*' takes a part
