@@ -120,7 +120,7 @@ class TestAFailure:
             raise RuntimeError("pulled the plug")
 
         with monkeypatch.context() as patched:
-            patched.setattr(stored, "keep", die)
+            patched.setattr(stored, "keep_each", die)
             assert client.post("/v1/jobs", json=submission(), headers=KEY).status_code == 500
         assert (count(database), count(database, IdempotentRequest)) == (0, 0)
 
