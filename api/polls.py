@@ -59,11 +59,13 @@ class Polls:
         await send({"type": "http.response.body", "body": rendered.body})
 
     async def _answer(self, scope: Asked) -> _Rendered | None:
-        found: Resources = scope["state"]["resources"]
         path: str = scope["path"]
         match = _PATH.fullmatch(path.removeprefix(scope.get("root_path", "")))
+        if match is None:
+            return None
+        found: Resources = scope["state"]["resources"]
         given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
-        if match is None or not given.startswith(_BEARER) or found.settings.auth == "local":
+        if not given.startswith(_BEARER) or found.settings.auth == "local":
             return None
         key, job_id = given.removeprefix(_BEARER).decode("latin-1"), match[1]
         try:
@@ -98,7 +100,7 @@ class Polls:
             job = last.job.model_copy(update={"position": look.position, "eta_seconds": look.eta_seconds})
         else:
             job = jobs.shown(look.view, request)
-        if len(self._rendered) >= KEPT:
+        if last is None and len(self._rendered) >= KEPT:
             self._rendered.clear()
         body = job.model_dump_json().encode()
         rendered = self._rendered[path] = _Rendered(look, job, body, jobs.etag(look.alone.revision).encode())

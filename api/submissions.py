@@ -183,12 +183,10 @@ def submit(
 ) -> str:
     """The new job's id. Raises ``ProjectNotFoundError``, ``DailyLimitError``."""
     place = owners.place(session, asking.owner_id, body.project)
-    return jobs.add(session, _new(session, body, asking, found, place, cloned_from))
+    return jobs.add(session, _new(session, body, asking, found, place), cloned_from=cloned_from)
 
 
-def _new(
-    session: Session, body: JobRequest, asking: Identity, found: Resources, place: Place, cloned_from: str | None = None
-) -> NewJob:
+def _new(session: Session, body: JobRequest, asking: Identity, found: Resources, place: Place) -> NewJob:
     if body.model.startswith(SCHEME):
         memory_bytes = memory.peak_bytes(model_shape(session, asking.owner_id, body.model), body.recipe)
     else:
@@ -208,7 +206,6 @@ def _new(
         priority=body.priority,
         device_tag=body.device_tag,
         memory_bytes=memory_bytes,
-        cloned_from=cloned_from,
     )
 
 

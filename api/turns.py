@@ -15,7 +15,7 @@ Key = TypeVar("Key")
 class Turns(Generic[Key]):
     """Of one event loop."""
 
-    pause_seconds = 0.0  # between a turn in which there were several and the next one
+    pause_seconds: float  # between a turn in which there were several and the next one
 
     def __init__(self, name: str) -> None:
         self._asked: dict[Key, asyncio.Future[Any]] = {}
@@ -63,7 +63,7 @@ class Turns(Generic[Key]):
                         future.exception()  # whoever asked may be gone, and nobody else is to hear of it
                     else:
                         future.set_result(outcome)
-                if len(asked) > 1 and self.pause_seconds:
+                if len(asked) > 1:
                     await asyncio.sleep(self.pause_seconds)
         finally:
             self._task = None

@@ -4,7 +4,6 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
-from itertools import groupby
 from types import SimpleNamespace
 from typing import Any
 
@@ -26,7 +25,7 @@ DAY = timedelta(hours=24)
 
 @dataclass(frozen=True, kw_only=True)
 class NewJob:
-    """``cloned_from``: the id of a job, for the log. The request that it comes from is that of whoever makes this."""
+    """The request that it comes from is that of whoever makes this."""
 
     place: Place
     model: str
@@ -42,7 +41,6 @@ class NewJob:
     device_tag: str | None = None
     memory_bytes: int | None = None
     created_by: str | None = None
-    cloned_from: str | None = None
     request_id: str | None = field(default_factory=origin.request_id)
     traceparent: str | None = field(default_factory=origin.traceparent)
 
@@ -52,30 +50,29 @@ def create(session: Session, **job: Any) -> JobView:
     return get(session, add(session, NewJob(**job)))
 
 
-def add(session: Session, job: NewJob) -> str:
+def add(session: Session, job: NewJob, *, cloned_from: str | None = None) -> str:
     """A new queued job: its id. The caller commits, then rings (``store.queue``); if it dies first, the sweeper rings.
+    ``cloned_from``: the id of a job, for the log.
 
     Raises ``DailyLimitError``.
     """
     check_daily_limit(session, job.place.owner_id)
-    return add_each(session, [job])[0]
+    return add_each(session, [job], None if cloned_from is None else f"cloned from {cloned_from}")[0]
 
 
-def add_each(session: Session, new: Sequence[NewJob]) -> list[str]:
-    """As ``add``, of owners without a daily limit."""
+def add_each(session: Session, new: Sequence[NewJob], message: str | None = None) -> list[str]:
+    """As ``add``, of owners without a daily limit. ``message``: for the log of each."""
     if not new:
         return []
     created_at = now(session)
     rows = [_row(each, created_at) for each in new]
     session.execute(insert(Job), [vars(row) for row in rows])
-    for original, of_it in groupby(zip(new, rows, strict=True), lambda each: each[0].cloned_from):
-        told = None if original is None else f"cloned from {original}"
-        log(session, EventKind.STATE, created_at, [row for _, row in of_it], told)
+    log(session, EventKind.STATE, created_at, rows, message)
     return [row.id for row in rows]
 
 
 def _row(new: NewJob, created_at: datetime) -> SimpleNamespace:
-    given = {each.name: getattr(new, each.name) for each in fields(new) if each.name not in {"place", "cloned_from"}}
+    given = {each.name: getattr(new, each.name) for each in fields(new) if each.name != "place"}
     return SimpleNamespace(
         **given | {"recipe": new.recipe.model_dump(mode="json"), "labels": dict(new.labels)},
         id=uuid7(),

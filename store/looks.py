@@ -81,7 +81,9 @@ class Looks:
         kept = {job_id: one for job_id in stamps if (one := self._kept.get(job_id)) and one[0] == stamps[job_id]}
         if unread := [job_id for job_id in stamps if job_id not in kept]:
             kept |= {row.id: (stamps[row.id], row, alone) for row, alone in _read(session, unread)}
-            self._kept = kept if len(self._kept) + len(unread) > KEPT else self._kept | kept
+            self._kept.update(kept)
+            if len(self._kept) > KEPT:
+                self._kept = kept
         return [(row, alone) for _, row, alone in kept.values()]
 
 
