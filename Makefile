@@ -6,8 +6,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet
 OURS := --no-deps --no-build-isolation --editable client --editable .
-LOCK := $(BIN)/uv --quiet pip compile pyproject.toml locks/build.in --constraints locks/pins.in --universal \
-	--generate-hashes --no-emit-package vitpress --no-annotate --custom-compile-command "make lock"
+COMPILE := $(BIN)/uv --quiet pip compile --universal --generate-hashes --no-annotate --custom-compile-command "make lock"
+LOCK := $(COMPILE) pyproject.toml locks/build.in --constraints locks/pins.in --no-emit-package vitpress
+MUTMUT := PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH="$(CURDIR)/build/mutants/client:$(CURDIR)/build/mutmut" OMP_NUM_THREADS=1 python -m mutmut
 DISTRIBUTIONS := pyproject.toml client/pyproject.toml
 
 .DEFAULT_GOAL := help
@@ -56,8 +57,9 @@ coverage: $(VENV)/dev  ## Which lines of core and store their own tests reach, i
 
 mutants: $(VENV)/dev  ## Mutate core's numerics and list what no test noticed; ONLY='core.lowrank*' takes a part
 	@mkdir -p build/mutants && cp -ru --preserve=timestamps core client tests pyproject.toml build/mutants
-	cd build/mutants && PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH=$(CURDIR)/build/mutants/client OMP_NUM_THREADS=1 mutmut run --max-children 1 $(if $(ONLY),'$(ONLY)')
-	cd build/mutants && $(CURDIR)/$(BIN)/mutmut results
+	$(PIP) --upgrade --target build/mutmut --require-hashes --requirement locks/mutmut.txt
+	cd build/mutants && $(MUTMUT) run --max-children 1 $(if $(ONLY),'$(ONLY)')
+	cd build/mutants && $(MUTMUT) results
 
 docs: $(VENV)/dev  ## Build the documentation into build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --config-file docs/site/mkdocs.yml
@@ -73,6 +75,7 @@ lock: $(VENV)/dev  ## Write locks/ anew from pyproject.toml; UPGRADE=--upgrade t
 	$(LOCK) --constraints locks/dev.txt --extra embedded --output-file locks/embedded.txt
 	$(LOCK) --constraints locks/dev.txt --extra api --extra otel --output-file locks/api.txt
 	$(LOCK) --constraints locks/dev.txt --extra worker --extra otel --output-file locks/worker.txt
+	$(COMPILE) locks/mutmut.in --constraints locks/dev.txt --output-file locks/mutmut.txt
 
 audit: $(VENV)/dev  ## Ask PyPI's advisories about every locked release
 	$(BIN)/pip-audit --strict --disable-pip --require-hashes --requirement locks/dev.txt

@@ -59,13 +59,15 @@ def wanted(name: str, extras: tuple[str, ...]) -> Iterator[Requirement]:
             yield requirement
 
 
+@pytest.mark.parametrize("lock", [*LOCKS, "mutmut"])
+def test_a_lock_has_hashes_for_everything(lock: str) -> None:
+    for requirement, hashes in entries(lock):
+        assert hashes, requirement
+        assert all(re.fullmatch(r"sha256:[0-9a-f]{64}", each) for each in hashes)
+
+
 @pytest.mark.parametrize("lock", LOCKS)
 class TestALock:
-    def test_has_hashes_for_everything(self, lock: str) -> None:
-        for requirement, hashes in entries(lock):
-            assert hashes, requirement
-            assert all(re.fullmatch(r"sha256:[0-9a-f]{64}", each) for each in hashes)
-
     def test_has_what_the_packages_ask_for(self, lock: str) -> None:
         locked = releases(lock)
         asked = list(wanted("vitpress-server", LOCKS[lock]))
@@ -110,3 +112,7 @@ class TestTheTests:
     def test_run_on_what_is_locked(self) -> None:
         for name, version in releases("dev").items():
             assert metadata.version(name) == version
+
+    def test_run_without_what_overwrites_the_command_lines_of_workers(self) -> None:
+        assert "setproctitle" not in releases("dev")
+        assert "setproctitle" in releases("mutmut")
