@@ -1,6 +1,7 @@
 """The models to pick from, with what one wants to know of them before: size, input, accuracy where it is known."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,10 @@ from store.values import Identity
 
 AT_ONCE = 40  # more than fit on a screen: whoever looks further types another word
 
+_BOUND = re.compile(r"([<>])(\d+(?:\.\d+)?)([kmg%]?)")
+_INPUT = re.compile(r"(\d+)(?:[x×]\1)?(?:px)?")
+_UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
+
 
 @dataclass(frozen=True)
 class Offer:
@@ -30,20 +35,31 @@ class Offer:
 
 
 def offered(found: Found, visitor: Identity, search: str) -> tuple[list[Offer], int]:
-    """Those whose names contain every word, the visitor's own first; and how many there are beyond them."""
+    """Those that every word of ``search`` is true of, the visitor's own first, no more than ``AT_ONCE``; and how many
+    there are.
+
+    A word is part of the name; or the input's side, as ``384``; or a bound, as ``<30M`` for the parameters and ``>90%``
+    for the accuracy, which is true of those alone whose accuracy is known.
+    """
     with transaction(found.engine, read_only=True) as session:
         own = [view for view in own_models.list_(session, visitor.owner_id) if view.state is CheckState.READY]
         measured = accuracies.measured(session, visitor.owner_id)
+    everything = [_brought(view, measured) for view in own]
+    everything += [_of_catalogue(found, name, measured) for name in catalog.names()]
     words = search.lower().split()
-    names = [
-        name for name in (*(view.name for view in own), *catalog.names()) if all(word in name.lower() for word in words)
-    ]
-    brought = {view.name: view for view in own}
-    shown = [
-        _brought(brought[name], measured) if name in brought else _of_catalogue(found, name, measured)
-        for name in names[:AT_ONCE]
-    ]
-    return shown, len(names) - len(shown)
+    fitting = [each for each in everything if all(_fits(each, word) for word in words)]
+    return fitting[:AT_ONCE], len(fitting)
+
+
+def _fits(offer: Offer, word: str) -> bool:
+    if bound := _BOUND.fullmatch(word):
+        sign, number, unit = bound.groups()
+        limit = float(number) * _UNITS.get(unit, 0.01)
+        known = (offer.accuracy.top1 if offer.accuracy else None) if unit == "%" else offer.parameters
+        return known is not None and (known <= limit if sign == "<" else known >= limit)
+    if (side := _INPUT.fullmatch(word)) and offer.input_size and int(side[1]) == offer.input_size[-1]:
+        return True
+    return word in offer.name.lower()
 
 
 def offer(found: Found, visitor: Identity, name: str) -> Offer | None:

@@ -39,7 +39,7 @@ from core import catalog
 from core.dry_run import dry_run
 from core.errors import VitpressError
 from core.recipe import AnyRecipe, ExportFormat, singles
-from store import jobs, storage
+from store import jobs
 from store.errors import DailyLimitError, ProjectNotFoundError, StorageQuotaError
 from store.queue import ring
 from store.session import transaction
@@ -91,8 +91,7 @@ def submit(
         wanted = JobRequest.model_validate(body(values))
         submissions.check(wanted, visitor, found)
         with once.transaction() as session:
-            storage.check_quota(session, visitor.owner_id)
-            job = jobs.get(session, submissions.submit(session, wanted, visitor, found))
+            [job] = submissions.submit(session, [wanted], visitor, found)
             leads_to(once, response, f"/jobs/{job.id}")
     except ValidationError as error:
         return _form(request, visitor, found, values, _invalid(error))
@@ -109,8 +108,8 @@ def submit(
 @router.get("/models")
 def models(request: Request, visitor: Submitter, found: Found, search: str = "") -> HTMLResponse:
     """The options of the model picker, for its script."""
-    offers, more = offered(found, visitor, search[:200])
-    return page(request, "offers.html", visitor=visitor, offers=offers, more=more)
+    offers, total = offered(found, visitor, search[:200])
+    return page(request, "offers.html", visitor=visitor, offers=offers, total=total)
 
 
 @router.post("/equivalents")

@@ -308,9 +308,29 @@ class TestModels:
         html = client.get("/submit/models").text
 
         known = len(re.findall(r'data-name="', html))
-        further = re.search(r"and (\d+) more", html)
-        assert further is not None
-        assert known + int(further[1]) == len(_all_models(client))
+        assert f"{known} of {len(_all_models(client))} models" in html
+
+    @pytest.mark.parametrize(
+        ("search", "fits"),
+        [
+            ("<6M", lambda each: each["parameters"] <= 6e6),
+            ("vit >0.2g", lambda each: "vit" in each["name"] and each["parameters"] >= 2e8),
+            ("512", lambda each: each["input_size"][-1] == 512 or "512" in each["name"]),
+            ("28×28", lambda each: each["input_size"][-1] == 28),
+            (">90%", lambda each: each["name"] in {"sample:vit_digits", "sample:vit_fmnist"}),
+            ("<95% >90%", lambda each: each["name"] == "sample:vit_fmnist"),
+        ],
+    )
+    def test_are_found_by_what_they_are_like(
+        self, client: TestClient, search: str, fits: Callable[[dict[str, Any]], bool]
+    ) -> None:
+        html = client.get("/submit/models", params={"search": search}).text
+
+        fitting = [each["name"] for each in _all_models(client) if fits(each)]
+        names = re.findall(r'data-name="([^"]+)"', html)
+        assert names
+        assert names == fitting[: len(names)]
+        assert len(names) == len(fitting) or f"{len(names)} of {len(fitting)} models" in html
 
     def test_have_the_accuracy_that_a_job_measured(
         self, client: TestClient, worker: Worker, submission: Callable[..., dict[str, Any]]
@@ -323,7 +343,7 @@ class TestModels:
         assert f"{top1:.1f} % right on local:shoes" in client.get("/submit/models?search=sample:vit_fmnist").text
 
     def test_that_nobody_knows_are_said_to_be_none(self, client: TestClient) -> None:
-        assert "No model is called like that" in client.get("/submit/models?search=nothing-like-it").text
+        assert "No model is like that" in client.get("/submit/models?search=nothing-like-it").text
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -373,15 +393,15 @@ class TestQuoting:
         compile(equivalents.python("http://x", hostile), "<page>", "exec")
 
 
-def _all_models(client: TestClient) -> list[str]:
-    names: list[str] = []
+def _all_models(client: TestClient) -> list[dict[str, Any]]:
+    models: list[dict[str, Any]] = []
     cursor: str | None = None
     while True:
         page = client.get("/v1/models", params={"limit": 200} | ({"cursor": cursor} if cursor else {})).json()
-        names += [each["name"] for each in page["items"]]
+        models += page["items"]
         cursor = page["next_cursor"]
         if cursor is None:
-            return names
+            return models
 
 
 def _filled(html: str) -> dict[str, list[str]]:
