@@ -3,6 +3,7 @@
 A job is committed, then rung for: it is accepted even if nobody hears the bell.
 """
 
+from collections.abc import Sequence
 from functools import lru_cache
 from http import HTTPStatus
 from typing import Annotated, Any
@@ -94,8 +95,7 @@ def create_batch(
     if faults:
         raise InvalidRequestError(faults)
     with once.transaction() as session:
-        storage.check_quota(session, asking.owner_id)
-        views = jobs.get_each(session, [submit(session, each, asking, found) for each in body.jobs])
+        views = submit(session, body.jobs, asking, found)
         response.headers["Retry-After"] = POLL_AFTER_SECONDS
         batch = once.answered(Batch(items=[shown(view, request) for view in views]))
     for view in {view.queue: view for view in views}.values():  # a worker, once woken, takes jobs until none waits
@@ -131,8 +131,7 @@ def clone(
         raise RequestValidationError(faults, body=given) from error
     check(wanted, asking, found)
     with once.transaction() as session:
-        storage.check_quota(session, asking.owner_id)
-        view = jobs.get(session, submit(session, wanted, asking, found, cloned_from=job_id))
+        [view] = submit(session, [wanted], asking, found, cloned_from=job_id)
         job = once.answered(_accepted(view, request, response))
     ring(found.settings, view.id, view.queue)
     return job
@@ -149,8 +148,7 @@ def clone(
 def retry(job_id: JobId, asking: Submitter, once: Once, found: Found, request: Request, response: Response) -> Job:
     """One that failed or was cancelled. It is the same job, and keeps its log; its attempts count on."""
     with once.transaction() as session:
-        storage.check_quota(session, asking.owner_id)
-        view = changes.retry(session, job_id, found.settings.max_attempts)
+        view = try_again(session, job_id, asking, found)
         job = once.answered(_accepted(view, request, response))
     ring(found.settings, view.id, view.queue)
     return job
@@ -179,11 +177,26 @@ def _check_in_catalogue(model: str, recipe: AnyRecipe) -> None:
 
 
 def submit(
-    session: Session, body: JobRequest, asking: Identity, found: Resources, cloned_from: str | None = None
-) -> str:
-    """The new job's id. Raises ``ProjectNotFoundError``, ``DailyLimitError``."""
-    place = owners.place(session, asking.owner_id, body.project)
-    return jobs.add(session, _new(session, body, asking, found, place), cloned_from=cloned_from)
+    session: Session,
+    bodies: Sequence[JobRequest],
+    asking: Identity,
+    found: Resources,
+    *,
+    cloned_from: str | None = None,
+) -> list[JobView]:
+    """Commit, then ring for them. Raises ``StorageQuotaError``, ``ProjectNotFoundError``, ``DailyLimitError``."""
+    storage.check_quota(session, asking.owner_id)
+    ids = []
+    for body in bodies:
+        place = owners.place(session, asking.owner_id, body.project)
+        ids.append(jobs.add(session, _new(session, body, asking, found, place), cloned_from=cloned_from))
+    return jobs.get_each(session, ids)
+
+
+def try_again(session: Session, job_id: str, asking: Identity, found: Resources) -> JobView:
+    """Commit, then ring for it. Raises ``StorageQuotaError``, ``JobNotFoundError``, ``JobNotRetriableError``."""
+    storage.check_quota(session, asking.owner_id)
+    return changes.retry(session, job_id, found.settings.max_attempts)
 
 
 def _new(session: Session, body: JobRequest, asking: Identity, found: Resources, place: Place) -> NewJob:

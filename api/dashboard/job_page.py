@@ -16,7 +16,7 @@ from api.dashboard.visitor import JobId, Submitter, Visitor, submitter
 from api.queue import heard_lately
 from api.resources import Found
 from core.progress import Stage
-from store import changes, forecast, jobs, storage
+from store import changes, forecast, jobs
 from store.queue import ring
 from store.session import transaction
 from store.tables import EventKind
@@ -65,8 +65,7 @@ def cancel(job_id: JobId, found: Found) -> Response:
 @changing.post("/retry")
 def retry(job_id: JobId, visitor: Submitter, found: Found) -> Response:
     with transaction(found.engine) as session:
-        storage.check_quota(session, visitor.owner_id)
-        job = changes.retry(session, job_id, found.settings.max_attempts)
+        job = submissions.try_again(session, job_id, visitor, found)
     ring(found.settings, job.id, job.queue)
     return _to(job_id)
 
@@ -77,8 +76,7 @@ def clone(job_id: JobId, visitor: Submitter, found: Found, response: Response, o
         wanted = same(jobs.get(session, job_id))
     submissions.check(wanted, visitor, found)
     with once.transaction() as session:
-        storage.check_quota(session, visitor.owner_id)
-        job = jobs.get(session, submissions.submit(session, wanted, visitor, found, cloned_from=job_id))
+        [job] = submissions.submit(session, [wanted], visitor, found, cloned_from=job_id)
         leads_to(once, response, f"/jobs/{job.id}")
     ring(found.settings, job.id, job.queue)
     return _to(job.id)
