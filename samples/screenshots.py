@@ -159,6 +159,7 @@ def _at_work(there: Running, lena: Client, key: str) -> str:
     running = next((job.id for job in lena.jobs(state=JobState.RUNNING)), None)
     if running is None:
         running = lena.submit_all([LONG])[0].id
+        _wait(lambda: lena.get(running).state is JobState.RUNNING)  # or else the others, who have had none, go first
         with Client(there.url, api_key=key) as robotics:
             robotics.submit_all([LONG | {"name": None}] * 3)
         lena.submit_all([DIGITS | {"name": "digits, a third", "recipe": {"target_ratio": 0.67}}])
