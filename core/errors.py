@@ -132,3 +132,8 @@ class NumericalError(VitpressError):
     """The model gives non-finite outputs or gradients on the calibration data."""
 
     code = "numerical_failure"
+
+
+def first_line(error: BaseException) -> str:
+    """Of what an error says; its type's name, where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from core import architectures
 from core.architectures import Arguments, InputChanges
 from core.checkpoint_file import read_header
-from core.errors import CheckpointError, HubNotAllowedError, HubUnreachableError
+from core.errors import CheckpointError, HubNotAllowedError, HubUnreachableError, first_line
 from core.own_models import differences, on_meta
 from vitpress.artifact import CONFIG, WEIGHTS
 
@@ -73,8 +73,7 @@ def _download(hub_id: str, name: str, directory: Path, token: str | None, max_by
     except RepositoryNotFoundError as error:
         raise HubUnreachableError(f"the hub has no {hub_id}, or not for this server") from error
     except (httpx2.HTTPError, HfHubHTTPError, OSError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise HubUnreachableError(f"{name} of {hub_id} could not be fetched: {reason}") from error
+        raise HubUnreachableError(f"{name} of {hub_id} could not be fetched: {first_line(error)}") from error
 
 
 def _config(file: Path) -> dict[str, Any]:
@@ -122,8 +121,7 @@ def _translated(weights: Path, architecture: str, arguments: Arguments, director
     try:
         model = timm.create_model(architecture, pretrained=True, pretrained_cfg_overlay=overlay, **arguments.given())
     except Exception as error:  # of a checkpoint that is none of this architecture
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise CheckpointError(f"it does not fit {architecture}: {reason[:500]}") from error
+        raise CheckpointError(f"it does not fit {architecture}: {first_line(error)[:500]}") from error
     target = directory / "translated.safetensors"
     save_file({name: each.clone().contiguous() for name, each in model.state_dict().items()}, target)
     return target

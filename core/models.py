@@ -12,7 +12,7 @@ from timm.data import ImageNetInfo, infer_imagenet_subset, resolve_model_data_co
 from torch import nn
 
 from core import catalog
-from core.errors import HubUnreachableError
+from core.errors import HubUnreachableError, first_line
 from vitpress import artifact
 from vitpress.artifact import WEIGHTS, ModelConfig, Preprocessing
 
@@ -60,8 +60,7 @@ def _weights_from_hub(name: str) -> Path:
     except EntryNotFoundError as error:
         raise HubUnreachableError(f"{config.hf_hub_id} has no {file}; other formats are not loaded") from error
     except (httpx2.HTTPError, HfHubHTTPError, OSError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise HubUnreachableError(f"the weights of {name!r} could not be fetched: {reason}") from error
+        raise HubUnreachableError(f"the weights of {name!r} could not be fetched: {first_line(error)}") from error
 
 
 def _config(name: str, model: nn.Module) -> ModelConfig:

@@ -20,7 +20,7 @@ from core.allocate import check_some
 from core.architectures import Arguments, InputChanges
 from core.checkpoint_file import Header, read_header
 from core.curves import curve
-from core.errors import ArchitectureError, CheckpointError, CheckpointMismatchError, NumericalError
+from core.errors import ArchitectureError, CheckpointError, CheckpointMismatchError, NumericalError, first_line
 from core.families import describe
 from core.forms import EVERY_FORM
 from core.models import Loaded
@@ -206,4 +206,4 @@ def _try(model: nn.Module, config: ModelConfig) -> None:
 
 
 def _line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:500]
+    return first_line(error)[:500]

@@ -14,6 +14,7 @@ import obstore
 from obstore import exceptions
 from obstore.store import S3Store
 
+from core.errors import first_line
 from store.errors import BlobDamagedError, BlobNotFoundError, BlobStoreError
 from store.settings import Settings
 
@@ -113,11 +114,7 @@ def _translated(key: str) -> Iterator[None]:
     except exceptions.PreconditionError as error:  # another version than the one that was opened
         raise BlobDamagedError(key) from error
     except (exceptions.BaseError, OSError) as error:
-        raise BlobStoreError(f"{key!r}: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise BlobStoreError(f"{key!r}: {first_line(error)}") from error
 
 
 def _client(settings: Settings) -> "ClientConfig":

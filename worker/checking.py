@@ -11,7 +11,7 @@ from core.archive_writer import LIMITS
 from core.dataset_check import Checked, Thumbnail, check, thumbnails
 from core.dataset_report import DatasetReport, Preview
 from core.datasets import describe_folder
-from core.errors import ArchiveError, DatasetError, UnknownDatasetError
+from core.errors import ArchiveError, DatasetError, UnknownDatasetError, first_line
 from core.progress import Progress, Stage, StageClock
 from store import checks, datasets
 from store.blobs import Blobs
@@ -21,7 +21,6 @@ from store.session import transaction
 from store.settings import Settings
 from store.values import Claim, JobError
 from worker import dataset_source
-from worker.outages import first_line
 
 MAX_THREADS = 16  # that decode images; a disk that others share has its limits
 

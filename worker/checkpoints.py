@@ -16,12 +16,13 @@ from typing import Self
 import structlog
 from sqlalchemy import Engine
 
+from core.errors import first_line
 from store import attempts
 from store.blobs import Blobs
 from store.errors import BlobNotFoundError, BlobStoreError, LeaseLostError
 from store.session import transaction
 from store.values import CheckpointFile, Claim
-from worker.outages import DATABASE_UNREACHABLE, first_line
+from worker.outages import DATABASE_UNREACHABLE
 
 log = structlog.get_logger(__name__)
 

@@ -17,6 +17,7 @@ from core.errors import (
     NumericalError,
     UnknownModelError,
     VitpressError,
+    first_line,
 )
 from core.progress import Progress, Stage, StageClock
 from store import checks, own_models, storage
@@ -27,7 +28,6 @@ from store.session import transaction
 from store.settings import Settings
 from store.values import Claim, JobError
 from worker import model_source
-from worker.outages import first_line
 
 if TYPE_CHECKING:
     from core.hub import FromHub

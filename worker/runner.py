@@ -15,7 +15,7 @@ import structlog
 from sqlalchemy import Engine
 
 from core.datasets import DatasetInfo
-from core.errors import VitpressError
+from core.errors import VitpressError, first_line
 from core.progress import OnProgress, Progress, Stage, StageClock
 from core.report import AnyReport
 from store import attempts, jobs, logs, trash
@@ -27,7 +27,7 @@ from store.tables import JobKind
 from store.values import ArtifactView, Claim, JobError, JobView
 from worker import checking, dataset_source, lifeline, model_checking, model_source, spans
 from worker.checkpoints import BlobCheckpoints
-from worker.outages import DATABASE_UNREACHABLE, first_line, is_disk_full
+from worker.outages import DATABASE_UNREACHABLE, is_disk_full
 
 PROGRESS_SECONDS = 0.5  # between two writes within a stage
 MEDIA_TYPES = {".json": "application/json"}
