@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from sqlalchemy.orm import Session
 
-from api.schemas import Job, JobRequest
+from api.schemas import JobRequest
 from core.errors import VitpressError
 from store import idempotency, jobs, owners, storage
 from store.brought import SCHEME
@@ -32,7 +32,7 @@ class Submission:
     asking: Identity
     reservation: Asked | None  # where it has an ``Idempotency-Key``
     new: Callable[[Session, Place], NewJob]
-    answered: Callable[[JobView], tuple[Job, Answer]]
+    answered: Callable[[JobView], Answer]
     context: Context = field(default_factory=copy_context)  # of the request
 
     @property
@@ -42,8 +42,8 @@ class Submission:
 
 @dataclass(frozen=True)
 class Accepted:
+    job_id: str
     queue: Queue
-    job: Job
     answer: Answer
 
 
@@ -58,7 +58,7 @@ def accept(session: Session, submissions: Sequence[Submission]) -> Mapping[Submi
     done = {each: earlier[reservation] for each, reservation in reserved.items() if reservation in earlier}
     new = {each: each.context.run(_new, session, each, place) for each, place in places.items() if each not in done}
     views = jobs.get_each(session, jobs.add_each(session, list(new.values())))
-    accepted = {each: Accepted(view.queue, *each.answered(view)) for each, view in zip(new, views, strict=True)}
+    accepted = {each: Accepted(view.id, view.queue, each.answered(view)) for each, view in zip(new, views, strict=True)}
     answers = {reserved[each][:2]: one.answer for each, one in accepted.items() if each in reserved}
     idempotency.keep_each(session, answers)
     return done | accepted
@@ -68,7 +68,7 @@ def ring_for(settings: Settings, outcomes: Collection[Outcome]) -> None:
     accepted = [each for each in outcomes if isinstance(each, Accepted)]
     for queue in Queue:
         for each in [each for each in accepted if each.queue is queue][:BELLS]:
-            ring(settings, each.job.id, queue)
+            ring(settings, each.job_id, queue)
 
 
 def _places(session: Session, submissions: Sequence[Submission]) -> dict[Submission, Place | None]:

@@ -145,9 +145,13 @@ def install(app: FastAPI) -> None:
 
 async def _replay(_: Request, replay: Exception) -> Response:
     assert isinstance(replay, Replay)
-    answer = replay.answer
-    headers = {**answer.headers, REPLAYED: "true"}
-    return Response(answer.body, answer.status, headers, "application/json" if answer.body else None)
+    response = sent(replay.answer)
+    response.headers[REPLAYED] = "true"
+    return response
+
+
+def sent(answer: Answer) -> Response:
+    return Response(answer.body, answer.status, answer.headers, "application/json" if answer.body else None)
 
 
 Once = Annotated[OneRequest, Depends(once)]

@@ -9,7 +9,6 @@ from http import HTTPStatus
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Histogram
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from store import traces
@@ -63,7 +62,7 @@ class Observed:
                 answer.status = message["status"]
             await send(message)
 
-        parent = Headers(scope=scope).get("traceparent")
+        parent = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"traceparent"), None)
         with traces.span(method, kind="SERVER", parent=parent, attributes={"http.request.method": method}) as span:
             try:
                 await self.app(scope, receive, send_noting)

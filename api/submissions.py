@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from api.acceptance import Submission
 from api.dependencies import JobId
 from api.errors import BODY_STATUSES, InvalidRequestError, checked, responses
-from api.idempotency import Once, Replay
+from api.idempotency import Once, OneRequest, Replay, sent
 from api.identity import Submitter
 from api.jobs import answer, shown
 from api.references import check_dataset, model_shape
@@ -55,11 +55,12 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
     summary="Submit a job",
     status_code=HTTPStatus.ACCEPTED,
     response_description="Queued; `Location` is the job",
+    response_model=Job,
     responses=responses(*REFUSALS, statuses=BODY_STATUSES),
 )
 async def create(
     body: JobRequest, asking: Submitter, once: Once, found: Found, request: Request, response: Response
-) -> Job:
+) -> Response:
     """Checks at once that the model and the dataset exist and that the goal is not out of reach; queues the job."""
     await run_in_threadpool(check, body, asking, found)
     submission = Submission(
@@ -67,12 +68,12 @@ async def create(
         asking=asking,
         reservation=once.reservation,
         new=lambda session, place: _new(session, body, asking, found, place),
-        answered=lambda view: (once.answered(_accepted(view, request, response)), once.answer),
+        answered=lambda view: _answer(once, _accepted(view, request, response)),
     )
     outcome = await found.accepting.ask(submission)
     if isinstance(outcome, Answer):
         raise Replay(outcome)
-    return outcome.job
+    return sent(outcome.answer)  # as it is kept: to render it for FastAPI as well would take as long again
 
 
 @router.post(
@@ -246,6 +247,11 @@ def as_requested(job: JobView) -> dict[str, Any]:
     """What would be submitted to have the same job again."""
     same = {name: getattr(job, name) for name in JobRequest.model_fields if name != "device"}
     return same | {"labels": dict(job.labels), "device": "gpu" if job.queue is Queue.GPU else "any"}
+
+
+def _answer(once: OneRequest, job: Job) -> Answer:
+    once.answered(job)
+    return once.answer
 
 
 def _accepted(view: JobView, request: Request, response: Response) -> Job:

@@ -8,9 +8,10 @@ then finds either the answer or no trace.
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cache
 from typing import Any
 
-from sqlalchemy import bindparam, delete, select, tuple_, update
+from sqlalchemy import BindParameter, Delete, Select, Update, bindparam, delete, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from core.errors import VitpressError
@@ -19,6 +20,8 @@ from store.session import insert_missing, now
 from store.tables import Base, IdempotentRequest
 
 KEPT = timedelta(hours=24)
+_TABLE = Base.metadata.tables["idempotent_requests"]
+_THOSE = tuple_(_TABLE.c.owner_id, _TABLE.c.key).in_(bindparam("those", expanding=True))
 Asked = tuple[str, str, str]  # the owner's id, the key, the request's fingerprint
 
 
@@ -49,15 +52,14 @@ def reserve_each(session: Session, asked: Collection[Asked]) -> dict[Asked, Answ
     if not asked:
         return {}
     at = now(session)
-    row = IdempotentRequest
     # In the order of the keys: of two transactions that reserve the same ones, neither waits for the other in a circle.
     rows = [
         {"owner_id": owner_id, "key": key, "fingerprint": fingerprint, "created_at": at}
         for owner_id, key, fingerprint in sorted(asked)
     ]
-    its = tuple_(row.owner_id, row.key).in_([(each["owner_id"], each["key"]) for each in rows])
-    session.execute(delete(row).where(its, row.created_at <= at - KEPT).execution_options(synchronize_session=False))
-    reserved = insert_missing(session, row, rows)
+    those = [(each["owner_id"], each["key"]) for each in rows]
+    session.connection().execute(_delete_old(), {"those": those, "at": at - KEPT})
+    reserved = insert_missing(session, IdempotentRequest, rows)
     return find_each(session, [each for each in asked if each[:2] not in reserved])
 
 
@@ -74,13 +76,9 @@ def find_each(session: Session, asked: Collection[Asked]) -> dict[Asked, Answer 
     """As ``find``, of several requests; what it would raise is in the place of the answer."""
     if not asked:
         return {}
-    row = IdempotentRequest
-    its = (
-        tuple_(row.owner_id, row.key).in_({(owner_id, key) for owner_id, key, _ in asked}),
-        row.created_at > now(session) - KEPT,
-    )
-    columns = (row.owner_id, row.key, row.fingerprint, row.status, row.headers, row.body)
-    rows = {(first.owner_id, first.key): first for first in session.execute(select(*columns).where(*its))}
+    those = {(owner_id, key) for owner_id, key, _ in asked}
+    found = session.execute(_select_young(), {"those": list(those), "at": now(session) - KEPT})
+    rows = {(first.owner_id, first.key): first for first in found}
     return {each: _answer(rows[each[:2]], each[2]) for each in asked if each[:2] in rows}
 
 
@@ -102,15 +100,8 @@ def keep_each(session: Session, answers: Mapping[tuple[str, str], Answer], *, se
     """As ``keep``, of those who were the first, by owner's id and key."""
     if not answers:
         return
-    row = IdempotentRequest
-    its = (row.owner_id == bindparam("of_owner"), row.key == bindparam("of_key"))
-    written = (
-        update(Base.metadata.tables["idempotent_requests"])
-        .where(*its)
-        .values(status=bindparam("with_status"), headers=bindparam("with_headers"), body=bindparam("with_body"))
-    )
     session.connection().execute(
-        written,
+        _update(),
         [
             {
                 "of_owner": owner_id,
@@ -127,3 +118,23 @@ def keep_each(session: Session, answers: Mapping[tuple[str, str], Answer], *, se
 def sweep(session: Session) -> None:
     """Forget the keys that are too old to count."""
     session.execute(delete(IdempotentRequest).where(IdempotentRequest.created_at <= now(session) - KEPT))
+
+
+# ---------------------------------------------------------------- statements: to build one takes longer than to run it
+
+
+@cache
+def _delete_old() -> Delete:
+    return delete(_TABLE).where(_THOSE, _TABLE.c.created_at <= bindparam("at"))
+
+
+@cache
+def _select_young() -> Select[Any]:
+    return select(_TABLE).where(_THOSE, _TABLE.c.created_at > bindparam("at"))
+
+
+@cache
+def _update() -> Update:
+    its = (_TABLE.c.owner_id == bindparam("of_owner"), _TABLE.c.key == bindparam("of_key"))
+    answer: dict[str, BindParameter[Any]] = {name: bindparam(f"with_{name}") for name in ("status", "headers", "body")}
+    return update(_TABLE).where(*its).values(answer)

@@ -19,7 +19,7 @@ _SECRETS = (
     (re.compile(r"([?&](?:X-Amz-Signature|X-Amz-Credential|X-Amz-Security-Token)=)[^&\s\"]+"), r"\1…"),
 )
 # One of these is in every line that has a secret: most lines have none, and are not searched for each.
-_SUSPICIOUS = re.compile(r"vp_|whsec_|bearer|://|X-Amz-", re.IGNORECASE)
+_SUSPICIOUS = ("vp_", "whsec_", "bearer", "://", "x-amz-")
 _SILENT = ("uvicorn.access", "httpx", "httpcore")  # api.observe says more; a client's URL may hold a token
 
 
@@ -61,7 +61,8 @@ def configure() -> None:
 
 
 def redacted(line: str) -> str:
-    if not _SUSPICIOUS.search(line):
+    folded = line.lower()  # with five searches in it, a tenth of the time of a regular expression that ignores case
+    if not any(mark in folded for mark in _SUSPICIOUS):
         return line
     for secret, replacement in _SECRETS:
         line = secret.sub(replacement, line)

@@ -6,7 +6,7 @@ still takes, is looked up each time.
 """
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -51,9 +51,9 @@ class Look:
         return replace(self.alone, position=self.position, eta_seconds=self.eta_seconds)
 
 
-def views(session: Session, query: Select[Any]) -> list[JobView]:
-    """Of the rows of a ``select_jobs``, in their order."""
-    rows = session.execute(query).all()
+def views(session: Session, query: Select[Any], values: Mapping[str, Any] | None = None) -> list[JobView]:
+    """Of the rows of a ``select_jobs``, in their order. ``values``: of its parameters."""
+    rows = session.execute(query, values).all()
     return [look.view for look in _looks(session, [(row, _alone(row)) for row in rows], {})]
 
 

@@ -1,9 +1,10 @@
 """Owners and their projects. No function commits."""
 
 from collections.abc import Collection
+from functools import cache
 from typing import TypeVar
 
-from sqlalchemy import select, tuple_
+from sqlalchemy import Select, bindparam, select, tuple_
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -77,12 +78,15 @@ def place(session: Session, owner_id: str, project: str = DEFAULT_PROJECT) -> Pl
 def unlimited(session: Session, asked: Collection[tuple[str, str]]) -> dict[tuple[str, str], Place]:
     """The places of those of the owners, by their ids and their projects' names, who may submit and store what they
     like; who names a project that is not there is left out, too."""
-    rows = session.execute(
-        select(Project.owner_id, Project.name, Project.id)
-        .join(Owner)
-        .where(tuple_(Project.owner_id, Project.name).in_(asked), Owner.max_daily.is_(None), Owner.max_bytes.is_(None))
-    )
+    rows = session.execute(_unlimited(), {"asked": list(asked)})
     return {(row.owner_id, row.name): Place(row.owner_id, row.id) for row in rows}
+
+
+@cache  # to build it takes longer than to run it
+def _unlimited() -> Select[str, str, str]:
+    asked = tuple_(Project.owner_id, Project.name).in_(bindparam("asked", expanding=True))
+    it = select(Project.owner_id, Project.name, Project.id).join(Owner)
+    return it.where(asked, Owner.max_daily.is_(None), Owner.max_bytes.is_(None))
 
 
 def create_project(session: Session, owner_id: str, name: str) -> ProjectView:

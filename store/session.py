@@ -7,12 +7,13 @@ import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import psycopg
 from psycopg.waiting import Ready
-from sqlalchemy import Connection, Engine, create_engine, event, func, select
+from sqlalchemy import Connection, Engine, Table, create_engine, event, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.orm import Session, sessionmaker
@@ -154,9 +155,14 @@ def insert_missing(session: Session, table: Any, rows: Sequence[Mapping[str, Any
     """
     if not rows:
         return set()
-    dialect = sqlite if session.get_bind().dialect.name == "sqlite" else postgresql
-    statement = dialect.insert(table).on_conflict_do_nothing().values(rows)
-    return {tuple(row) for row in session.execute(statement.returning(*table.__table__.primary_key))}
+    into = table.__table__
+    statement = _insert_missing(session.get_bind().dialect.name, into).returning(*into.primary_key)
+    return {tuple(row) for row in session.connection().execute(statement, [dict(row) for row in rows])}
+
+
+@cache
+def _insert_missing(dialect: str, into: Table) -> Any:
+    return (sqlite if dialect == "sqlite" else postgresql).insert(into).on_conflict_do_nothing()
 
 
 def now(session: Session) -> datetime:

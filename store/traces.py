@@ -21,6 +21,7 @@ _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT
 log = structlog.get_logger(__name__)
 
 
+@cache  # asked several times a request
 def configured() -> bool:
     return any(os.environ.get(name) for name in _ENDPOINTS) and _provider() is not None
 
