@@ -12,7 +12,6 @@ from benchmarks.load import rows, servers
 from benchmarks.load.ground import Ground
 from benchmarks.load.wrk import Request, load, once
 
-CONNECTIONS = 32
 GOAL = 300
 BODY = {"model": "sample:vit_digits", "dataset": "sample:digits", "recipe": {"target_ratio": 0.5}}
 
@@ -34,7 +33,7 @@ def measure(ground: Ground) -> None:
                     once(each, request)
                 accepted += len(api.ports)
             measured = [
-                load(each, request, connections=CONNECTIONS, seconds=sizes.seconds, directory=ground.directory)
+                load(each, request, connections=sizes.connections, seconds=sizes.seconds, directory=ground.directory)
                 for each in (bare, api)
             ]
             accepted += measured[1].answers
