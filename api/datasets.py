@@ -9,18 +9,17 @@ from fastapi import APIRouter, Request, Response
 from fastapi import Path as PathParameter
 from fastapi.responses import StreamingResponse
 
+from api.bringing import keep, to_be_checked
 from api.errors import BODY_STATUSES, checked, responses
 from api.idempotency import Once
 from api.identity import Reader, Submitter
-from api.resources import Database, Found, Resources
+from api.resources import Database, Found
 from api.schemas import JobError
 from api.schemas_datasets import Dataset, DatasetDetail, DatasetList, DatasetRequest, Thumbnail
 from core import datasets
 from core.datasets import DatasetInfo
 from core.errors import DatasetError, UnknownDatasetError
-from store import checks, owners, trash, uploads
 from store import datasets as own_datasets
-from store.blobs import Stored
 from store.brought import SCHEME
 from store.datasets import DatasetView
 from store.errors import (
@@ -29,10 +28,9 @@ from store.errors import (
     DatasetInUseError,
     ThumbnailNotFoundError,
 )
-from store.queue import ring
 from store.session import transaction
 from store.settings import Settings
-from store.tables import CheckState, JobKind, Queue, uuid7
+from store.tables import CheckState, JobKind, uuid7
 
 Name = Annotated[str, PathParameter(description="As jobs name it: `own:shoes`", max_length=200)]
 
@@ -61,31 +59,27 @@ def create(
     """From an upload, which is used up, or a directory. A worker looks at every image: jobs may read it once it is
     `ready`, and leave out the images that are broken."""
     dataset_id = uuid7()
-    directory, file, stored = _directory(body, found.settings), None, None
-    if body.upload is not None:
-        file, stored = _keep(body.upload, body.name, dataset_id, asking.owner_id, found)
-    with once.transaction() as session:
-        if body.upload is not None:
-            upload_id = body.upload
-            checked(lambda: uploads.take(session, found.settings, asking.owner_id, upload_id))
-            trash.forget(session, [own_datasets.prefix(dataset_id)])
+    directory = _directory(body, found.settings)
+    kept = keep(
+        body.upload,
+        asking.owner_id,
+        found,
+        prefix=own_datasets.prefix(dataset_id),
+        key=own_datasets.data_key(dataset_id),
+        names=own_datasets.names,
+        taken=DatasetExistsError(f"{SCHEME}{body.name}"),
+    )
+    with to_be_checked(JobKind.CHECK_DATASET, dataset_id, kept, asking, once, found) as session:
         view = own_datasets.create(
-            session, asking.owner_id, body.name, dataset_id=dataset_id, stored=stored, directory=directory
-        )
-        job_id = checks.enqueue(
             session,
-            owners.place(session, asking.owner_id),
-            JobKind.CHECK_DATASET,
-            dataset_id,
-            created_by=asking.key_id,
-            max_attempts=found.settings.max_attempts,
+            asking.owner_id,
+            body.name,
+            dataset_id=dataset_id,
+            stored=kept.stored if kept else None,
+            directory=directory,
         )
         response.headers["Location"] = request.url_for("get_dataset", dataset=view.name).path
-        answer = once.answered(_own(view))
-    if file is not None:
-        file.unlink(missing_ok=True)
-    ring(found.settings, job_id, Queue.CPU)
-    return answer
+        return once.answered(_own(view))
 
 
 @router.get("/{dataset}", name="get_dataset", summary="Show a dataset", responses=responses(UnknownDatasetError))
@@ -145,19 +139,6 @@ def _directory(body: DatasetRequest, settings: Settings) -> Path | None:
         return None
     given = body.directory
     return checked(lambda: own_datasets.allowed_directory(given, settings.dataset_roots))[0]
-
-
-def _keep(upload: str, name: str, dataset_id: str, owner_id: str, found: Resources) -> tuple[Path, Stored]:
-    """The upload's file and, after perhaps minutes, its blob: before the transaction, which others wait for.
-
-    The blob is trash until that transaction says otherwise: should there be none, the sweeper deletes it.
-    """
-    with transaction(found.engine) as session:
-        [file] = checked(lambda: uploads.complete(session, found.settings, owner_id, upload))
-        if f"{SCHEME}{name}" in own_datasets.names(session, owner_id):
-            raise DatasetExistsError(f"{SCHEME}{name}")
-        trash.throw(session, own_datasets.prefix(dataset_id))
-    return file, found.blobs.put_file(own_datasets.data_key(dataset_id), file)
 
 
 def _usable(settings: Settings) -> Iterator[DatasetInfo]:

@@ -1,11 +1,11 @@
 """The models that can be compressed: those of the catalogue, and what owners bring."""
 
 from http import HTTPStatus
-from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
+from api.bringing import keep, to_be_checked
 from api.dependencies import Cursor, Limit, encode_cursor, malformed_cursor
 from api.errors import BODY_STATUSES, checked, responses
 from api.idempotency import Once
@@ -16,14 +16,12 @@ from api.schemas_models import Difference, Model, ModelDetail, ModelPage, ModelR
 from core import architectures, catalog
 from core.catalog import CatalogEntry
 from core.errors import HubNotAllowedError, UnknownModelError
-from store import checks, own_models, owners, trash, uploads
-from store.blobs import Stored
+from store import own_models
 from store.brought import SCHEME
 from store.errors import ModelExistsError, ModelInUseError
 from store.own_models import ModelView, Wanted
-from store.queue import ring
 from store.session import transaction
-from store.tables import CheckState, JobKind, Queue, uuid7
+from store.tables import CheckState, JobKind, uuid7
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
@@ -68,14 +66,16 @@ def create(
     jobs may compress it once it is `ready`; where it is `rejected`, it says which keys differ. A pickle always is."""
     _check(body, found)
     model_id = uuid7()
-    file, stored = (
-        (None, None) if body.upload is None else _keep(body.upload, body.name, model_id, asking.owner_id, found)
+    kept = keep(
+        body.upload,
+        asking.owner_id,
+        found,
+        prefix=own_models.prefix(model_id),
+        key=own_models.weights_key(model_id),
+        names=own_models.names,
+        taken=ModelExistsError(f"{SCHEME}{body.name}"),
     )
-    with once.transaction() as session:
-        if body.upload is not None:
-            upload_id = body.upload
-            checked(lambda: uploads.take(session, found.settings, asking.owner_id, upload_id))
-            trash.forget(session, [own_models.prefix(model_id)])
+    with to_be_checked(JobKind.CHECK_MODEL, model_id, kept, asking, once, found) as session:
         view = own_models.create(
             session,
             asking.owner_id,
@@ -84,23 +84,11 @@ def create(
             architecture=body.architecture or "",
             arguments=body.kwargs,
             wanted=Wanted(preprocessing=body.preprocessing, class_names=body.class_names),
-            stored=stored,
+            stored=kept.stored if kept else None,
             hub_id=body.hub_id,
         )
-        job_id = checks.enqueue(
-            session,
-            owners.place(session, asking.owner_id),
-            JobKind.CHECK_MODEL,
-            model_id,
-            created_by=asking.key_id,
-            max_attempts=found.settings.max_attempts,
-        )
         response.headers["Location"] = request.url_for("get_model", name=view.name).path
-        answer = once.answered(_shown(view))
-    if file is not None:
-        file.unlink(missing_ok=True)
-    ring(found.settings, job_id, Queue.CPU)
-    return answer
+        return once.answered(_shown(view))
 
 
 @router.get("/{name:path}", name="get_model", summary="Show a model", responses=responses(UnknownModelError))
@@ -145,19 +133,6 @@ def _check(body: ModelRequest, found: Resources) -> None:
             architectures.check(body.architecture)
 
     checked(source, architecture)
-
-
-def _keep(upload: str, name: str, model_id: str, owner_id: str, found: Resources) -> tuple[Path, Stored]:
-    """The upload's file and, after perhaps minutes, its blob: before the transaction, which others wait for.
-
-    The blob is trash until that transaction says otherwise: should there be none, the sweeper deletes it.
-    """
-    with transaction(found.engine) as session:
-        [file] = checked(lambda: uploads.complete(session, found.settings, owner_id, upload))
-        if f"{SCHEME}{name}" in own_models.names(session, owner_id):
-            raise ModelExistsError(f"{SCHEME}{name}")
-        trash.throw(session, own_models.prefix(model_id))
-    return file, found.blobs.put_file(own_models.weights_key(model_id), file)
 
 
 def _shown(model: ModelView | CatalogEntry) -> Model:
