@@ -20,7 +20,8 @@ from safetensors.torch import load_model, save_model
 from torch import nn
 
 from core.evidence import Spectrum
-from core.recipe import Recipe
+from core.reached import Reached
+from core.recipe import AnyRecipe, Recipe
 from core.report import LayerCheck, Search
 from vitpress.artifact import apply_plan_
 from vitpress.plan import Plan
@@ -78,46 +79,39 @@ class _Description(BaseModel):
 
 @dataclass(frozen=True)
 class WithCompressed:
-    """Checkpoints in ``inner`` that hold the smaller ``model`` too, with its ``plan`` and the ``recipe`` it came by.
+    """Checkpoints in ``inner`` that hold the smaller model too, as it was ``reached``.
 
     ``found``: whether it came from the last of them, so that what a later stage left there is about this model.
     """
 
     inner: Checkpoints
-    recipe: Recipe
-    model: nn.Module
-    plan: Plan
+    reached: Reached
     found: bool
-    search: Search | None = None  # this and what follows are to be told in the report, or its evidence
-    self_check: tuple[LayerCheck, ...] = ()
-    spectra: tuple[Spectrum, ...] | None = None
 
     def load(self) -> Path | None:
         return self.inner.load() if self.found else None
 
     def save(self, directory: Path) -> None:
         """Adds its files to ``directory``."""
-        save_model(self.model, str(directory / WEIGHTS))
+        save_model(self.reached.model, str(directory / WEIGHTS))
         described = _Description(
             version=VERSION,
-            recipe=self.recipe,
-            plan=self.plan,
-            search=self.search,
-            self_check=self.self_check,
-            spectra=self.spectra,
+            recipe=self.reached.recipe,
+            plan=self.reached.plan,
+            search=self.reached.search,
+            self_check=self.reached.self_check,
+            spectra=self.reached.spectra,
         )
         (directory / DESCRIPTION).write_text(described.model_dump_json())
         self.inner.save(directory)
 
 
-def compressed_before(
-    checkpoints: Checkpoints, recipe: Recipe, original: nn.Module
-) -> tuple[nn.Module, Plan, Search | None, tuple[LayerCheck, ...], tuple[Spectrum, ...] | None] | None:
-    """The smaller model, its plan, search, self-check and spectra from the last checkpoint, if of this recipe.
+def compressed_before(checkpoints: Checkpoints | None, recipe: AnyRecipe, original: nn.Module) -> Reached | None:
+    """What the last checkpoint says was reached, if it is of this recipe.
 
-    ``original`` is what it is made from, and is left as it is.
+    ``original`` is what the smaller model is made from, and is left as it is.
     """
-    directory = checkpoints.load()
+    directory = None if checkpoints is None else checkpoints.load()
     if directory is None or not (directory / DESCRIPTION).exists():
         return None
     described = json.loads((directory / DESCRIPTION).read_bytes())
@@ -127,7 +121,7 @@ def compressed_before(
     smaller = copy.deepcopy(original)
     apply_plan_(smaller, known.plan)
     load_model(smaller, str(directory / WEIGHTS))
-    return smaller.eval(), known.plan, known.search, known.self_check, known.spectra
+    return Reached(recipe, smaller.eval(), known.plan, known.search, known.self_check, known.spectra)
 
 
 @contextmanager

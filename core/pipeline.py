@@ -1,27 +1,24 @@
 """Compress a Vision Transformer, and say honestly what it cost."""
 
 import copy
-import platform
+from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 
-import timm
-import torch
 from torch import Tensor, nn
 
-from core import measure
 from core.checkpoints import Checkpoints, WithCompressed, compressed_before, divided
-from core.data import Batches, Splits, prepare
+from core.data import Batches, Prepared, Splits, prepare
 from core.deciding import TrainedRecipe
-from core.distill import Distilled, distill
+from core.distill import distill
 from core.dry_run import check
 from core.evidence import Evidence
-from core.families import describe, macs_of
-from core.measure import Judged, Pair, Timing
+from core.families import describe
 from core.progress import OnProgress, Progress, Stage, StageClock, ignore, shares
-from core.recipe import LATENCY_BATCH, AnyRecipe, singles
-from core.report import Accuracy, Change, Constraint, DataUse, Environment, Latency, Measured, Report
-from core.search import TOLERANCE, Reached, is_within, reach
+from core.reached import Reached
+from core.recipe import AnyRecipe, singles
+from core.report import FinetuneReport, Report
+from core.search import reach
+from core.verdict import judge_each, report
 from core.witness import gather
 from vitpress.plan import Plan
 
@@ -84,58 +81,21 @@ def sweep(
     check(shape, recipe)  # refuses what no data could make possible
 
     recipes = singles(recipe)
-    with divided(checkpoints if recipe.finetune or isinstance(recipe, TrainedRecipe) else None, len(recipes)) as kept:
-        found = [
-            compressed_before(each, single, original) if each else None
-            for each, single in zip(kept, recipes, strict=True)
+    trains = recipe.finetune or isinstance(recipe, TrainedRecipe)
+    with divided(checkpoints if trains else None, len(recipes)) as places:
+        before = [compressed_before(place, each, original) for place, each in zip(places, recipes, strict=True)]
+        missing = [index for index, found in enumerate(before) if not found]
+        which, where = [recipes[index] for index in missing], [places[index] for index in missing]
+        made = iter(reach(which, original, shape, prepared, clock, where))
+        reached = [found or next(made) for found in before]
+        kept = [
+            place and WithCompressed(place, each, found=each is found)
+            for place, each, found in zip(places, reached, before, strict=True)
         ]
-        results = [Reached(single, *each) if each else None for each, single in zip(found, recipes, strict=True)]
-        missing = [index for index, result in enumerate(results) if result is None]
-        made = iter(
-            reach(
-                [recipes[index] for index in missing],
-                original,
-                shape,
-                prepared,
-                clock,
-                [kept[index] for index in missing],
-            )
-        )
-        reached = [result or next(made) for result in results]
-
-        tuned: list[Distilled | None] = [None] * len(reached)
-        if recipe.finetune:
-            clock(Progress(Stage.FINETUNE, 0.0))
-            tuned = [
-                distill(
-                    each.model,
-                    original,
-                    prepared.calibration,
-                    recipe.finetune,
-                    seed=recipe.seed,
-                    on_progress=part,
-                    checkpoints=place
-                    and WithCompressed(
-                        place,
-                        each.recipe,
-                        each.model,
-                        each.plan,
-                        found=before is not None,
-                        search=each.search,
-                        self_check=each.self_check,
-                        spectra=each.spectra,
-                    ),
-                )
-                for each, place, before, part in zip(reached, kept, found, shares(clock, len(reached)), strict=True)
-            ]
+        tuned = _tuned(reached, original, recipe, prepared, clock, kept)
 
     clock(Progress(Stage.EVALUATE, 0.0))
-    smaller = [tuning.model if tuning else each.model for each, tuning in zip(reached, tuned, strict=True)]
-    judged = measure.judge(original, smaller, prepared.evaluation, clock)
-    verdicts = [
-        _verdict(original, each, found, prepared.input_size, recipe)
-        for each, found in zip(smaller, judged, strict=True)
-    ]
+    verdicts = judge_each(original, [each.model for each in tuned], prepared, recipe, clock)
     clock.stop()
 
     return [
@@ -143,27 +103,7 @@ def sweep(
             model=verdict.smaller,
             original=original,
             plan=each.plan,
-            report=Report(
-                recipe=each.recipe,
-                constraint=_constraint(each, verdict),
-                before=verdict.measured.before,
-                after=verdict.measured.after,
-                change=verdict.change,
-                search=each.search,
-                self_check=each.self_check,
-                finetune=tuning and tuning.report,
-                data=DataUse(
-                    calibration_images=prepared.calibration_images,
-                    evaluation_images=verdict.measured.before.accuracy.images,
-                    source=prepared.source,
-                    overlapping_images_dropped=prepared.evaluation.dropped,
-                    seed=recipe.seed,
-                ),
-                environment=_environment(next(original.parameters()).device),
-                seconds=clock.seconds,
-                left_dense=shape.left_dense,
-                reload_max_abs_difference=None,
-            ),
+            report=report(verdict, each, tuning.report, prepared, shape.left_dense, clock.seconds),
             images=prepared.calibration[0][0],
             evaluation=prepared.evaluation,
             evidence=gather(verdict.judged.answers, prepared, verdict.timings, each.spectra),
@@ -173,85 +113,35 @@ def sweep(
 
 
 @dataclass(frozen=True)
-class _Verdict:
-    """What was measured of one ``smaller`` model, beside the original."""
+class _Tuned:
+    """``report``: None where no training was asked for."""
 
-    smaller: nn.Module
-    measured: Pair[Measured]
-    judged: Judged
-    timings: tuple[Timing, ...]
-
-    @property
-    def change(self) -> Change:
-        return self.judged.change
+    model: nn.Module
+    report: FinetuneReport | None
 
 
-def _verdict(
+def _tuned(
+    reached: Sequence[Reached],
     original: nn.Module,
-    smaller: nn.Module,
-    judged: Judged,
-    input_size: tuple[int, int, int],
     recipe: AnyRecipe,
-) -> _Verdict:
-    batches = {*measure.LATENCY_BATCHES, recipe.latency_batch or LATENCY_BATCH}
-    timings = tuple(measure.timing(original, smaller, batch, input_size) for batch in sorted(batches))
-    latency = [each.latency for each in timings]
-    measured = Pair(
-        _measured(original, input_size, tuple(each.before for each in latency), judged.accuracy.before),
-        _measured(smaller, input_size, tuple(each.after for each in latency), judged.accuracy.after),
-    )
-    return _Verdict(smaller, measured, judged, timings)
-
-
-def _constraint(reached: Reached, verdict: _Verdict) -> Constraint:
-    """What ``reached.recipe`` asks for, held against what was measured in the end."""
-    recipe, plan, measured = reached.recipe, reached.plan, verdict.measured
-    if recipe.max_error_increase is not None:
-        increase, mcnemar = verdict.change.relative_increase_in_error, verdict.change.mcnemar
-        return Constraint(
-            kind=recipe.goal,
-            requested=recipe.max_error_increase,
-            achieved=increase,
-            met=is_within(
-                increase, recipe.max_error_increase, more_wrong=mcnemar.only_before_right > mcnemar.only_after_right
-            ),
+    data: Prepared,
+    on_progress: OnProgress,
+    checkpoints: Sequence[Checkpoints | None],
+) -> list[_Tuned]:
+    """Each smaller model, trained to do as ``original`` does if ``recipe`` asks for that."""
+    if not recipe.finetune:
+        return [_Tuned(each.model, None) for each in reached]
+    on_progress(Progress(Stage.FINETUNE, 0.0))
+    tuned = []
+    for each, part, place in zip(reached, shares(on_progress, len(reached)), checkpoints, strict=True):
+        done = distill(
+            each.model,
+            original,
+            data.calibration,
+            recipe.finetune,
+            seed=recipe.seed,
+            on_progress=part,
+            checkpoints=place,
         )
-    if recipe.target_latency is not None:
-        before, after = (
-            next(each.p50_ms for each in side.latency if each.batch == recipe.latency_batch)
-            for side in (measured.before, measured.after)
-        )
-        requested, achieved = recipe.target_latency, 1 - after / before
-        met = achieved >= requested - TOLERANCE
-    else:
-        of_macs = recipe.target_macs is not None
-        requested = (recipe.target_macs if of_macs else recipe.target_ratio) or 0.0
-        achieved = 1 - measured.after.macs / measured.before.macs if of_macs else plan.ratio
-        met = abs(achieved - requested) <= TOLERANCE
-    return Constraint(kind=recipe.goal, requested=requested, achieved=achieved, met=met)
-
-
-def _measured(
-    model: nn.Module, input_size: tuple[int, int, int], latency: tuple[Latency, ...], accuracy: Accuracy
-) -> Measured:
-    return Measured(
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
-        macs=macs_of(model, input_size),
-        file_bytes=None,
-        latency=latency,
-        accuracy=accuracy,
-    )
-
-
-def _environment(device: torch.device) -> Environment:
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
-    return Environment(
-        device=f"{device.type} ({name})",
-        threads=torch.get_num_threads(),
-        versions={
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "timm": timm.__version__,
-            "vitpress": version("vitpress"),
-        },
-    )
+        tuned.append(_Tuned(done.model, done.report))
+    return tuned

@@ -1,7 +1,7 @@
 """From a recipe to smaller models, whatever the goal. Several models, or several tries at one, share one survey."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import sqrt
 from typing import cast
 
@@ -13,11 +13,11 @@ from core.allocate import Target, allocate, ratio_target, reachable_ratio, targe
 from core.checkpoints import Checkpoints
 from core.data import BATCH, Prepared
 from core.errors import DatasetError, UnreachableTargetError
-from core.evidence import Spectrum
 from core.fisher import Survey, refit_along_, shrink, survey
 from core.latency import measure_costs
 from core.probe import probe
 from core.progress import OnProgress, ignore, scaled, shares
+from core.reached import Reached
 from core.recipe import LATENCY_BATCH, AnyRecipe, FisherRecipe, LiteratureRecipe
 from core.report import Change, LayerCheck, Search, Trial
 from core.shapes import ModelShape
@@ -29,22 +29,6 @@ STEPS = 7  # of the bisection: ratios are then known to a 128th of what can be r
 HELD_OUT = 4  # one image in so many
 PROBE_IMAGES = 256  # calibration images that each layer's prediction is checked on
 NORMAL = 1.96  # the standard normal distribution's 97.5 % point
-
-
-@dataclass(frozen=True)
-class Reached:
-    """A smaller model by the ``recipe`` for it alone.
-
-    ``search``: how, where its goal took several tries. ``self_check``: of a method that predicts losses.
-    ``spectra``: what it was cut from, by a method that ranks components.
-    """
-
-    recipe: AnyRecipe
-    model: nn.Module
-    plan: Plan
-    search: Search | None = None
-    self_check: tuple[LayerCheck, ...] = ()
-    spectra: tuple[Spectrum, ...] | None = None
 
 
 def reach(
