@@ -9,6 +9,7 @@ import vl_convert
 from markupsafe import Markup
 
 FONT = "system-ui, sans-serif"
+SCALE = 1.2  # of a figure where there is room: its letters are then as large as a table's, and on a phone 11 pixels
 _AXIS = {
     "labelColor": "var(--muted)",
     "labelFontSize": 12,
@@ -39,11 +40,11 @@ _LINK = re.compile(
 )
 _NAMELESS = re.compile(r' role="graphics-(?:object|symbol)" aria-roledescription="[a-z]+ mark container"')
 _ID = re.compile(r'(\bid="|url\(#)')
-_FRAME = re.compile(r"<svg [^>]*?viewBox=\"([^\"]*)\"[^>]*>")
+_FRAME = re.compile(r"<svg [^>]*?viewBox=\"0 0 ([\d.]+) ([\d.]+)\"[^>]*>")
 
 
 def draw(chart: alt.TopLevelMixin, *, title: str, description: str) -> Markup:
-    """A figure as wide as there is room. ``title`` names it, ``description`` is its caption.
+    """A figure that shrinks where there is no room. ``title`` names it, ``description`` is its caption.
 
     Marks with an ``href`` on this server become links, which are named by their ``description``.
     """
@@ -55,8 +56,10 @@ def draw(chart: alt.TopLevelMixin, *, title: str, description: str) -> Markup:
     svg, links = _LINK.subn(r'<a href="\1" aria-label="\3"><\2 aria-hidden="true"', svg)
     svg = _NAMELESS.sub("", svg)  # a thing that a reader stops at has to be called something
     role = "group" if links else "img"  # what is inside a picture, nobody can go to
-    frame = Markup('<svg xmlns="http://www.w3.org/2000/svg" viewBox="{}" role="{}" aria-label="{}">')
+    frame = Markup('<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {} {}" width="{}" role="{}" aria-label="{}">')
     opening = _FRAME.match(svg)
     assert opening is not None
-    drawn = frame.format(opening[1], role, title) + Markup(svg[opening.end() :])  # noqa: S704 - escaped by its maker
+    width, height = opening.groups()
+    head = frame.format(width, height, round(SCALE * float(width)), role, title)
+    drawn = head + Markup(svg[opening.end() :])  # noqa: S704 - escaped by its maker
     return Markup('<figure class="chart">{}<figcaption>{}</figcaption></figure>').format(drawn, description)

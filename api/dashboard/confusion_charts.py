@@ -32,7 +32,7 @@ def _map(changed: Sequence[ConfusionCell], names: Sequence[str]) -> Drawn:
     if not changed:
         return Drawn("confusion", "Answers by class", None, head, rows)
     values = [_cell(cell, names) for cell in changed]
-    size = max(18, min(44, WIDTH // max(1, len(names))))
+    size = max(18, min(44, (WIDTH - 40) // max(1, len(names))))
     axis = alt.Axis(domain=False, grid=False, labelLimit=90)
     order = list(names)
     base = alt.Chart(alt.InlineData(values=values)).encode(
@@ -74,7 +74,7 @@ def _pairs(wrong: Sequence[ConfusionCell], names: Sequence[str]) -> Drawn:
     if values:
         order = [each["pair"] for each in values]
         base = alt.Chart(alt.InlineData(values=values)).encode(
-            y=alt.Y("pair:N", title=None, sort=order).axis(labelLimit=190, grid=False),
+            y=alt.Y("pair:N", title=None, sort=order).axis(labelLimit=170, grid=False),
             x=alt.X("change:Q", title="More or fewer images").axis(
                 labelExpr="datum.value == 0 ? '0' : format(datum.value, '+d')", values=_whole(values), grid=True
             ),

@@ -6,9 +6,11 @@ from typing import Any
 
 import altair as alt
 
+from api.dashboard.chart_labels import Axis, name_layers, with_spots
+
 MOST_COLOURS = 6  # the style sheet's --chart-1 to --chart-6
 
-_SMALL: dict[str, Any] = {"fontSize": 12, "fill": "var(--muted)"}
+SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down")  # a job's, greyed or not
 
 
 @dataclass(frozen=True)
@@ -44,17 +46,19 @@ class Point:
 def pareto(points: Sequence[Point], cost: Cost, *, width: int, height: int) -> alt.LayerChart | alt.FacetChart:
     """Errors upwards, costs to the right: the best are below and to the left."""
     series = list(dict.fromkeys(point.series for point in points if not point.is_original))
-    rows = [_row(point, cost) for point in points]
-    x = alt.X("cost:Q", title=cost.title, scale=alt.Scale(zero=False, padding=24, nice=False)).axis(
-        format=cost.format, tickCount=max(3, width // 160)
-    )
-    y = alt.Y("error:Q", title="Error (1 − top-1)", scale=alt.Scale(zero=False, padding=16)).axis(
-        format=".3~p", tickCount=6
-    )
+    across = Axis.around([point.cost for point in points], width, 26)
+    upwards = Axis.around([end for point in points for end in (point.low, point.high)], height, 16)
+    in_turn = sorted(points, key=lambda point: bool(point.beaten))  # names of the front have the best places
+    rows = with_spots([_row(point) for point in in_turn], across, upwards, "cost", "error")
+    x = alt.X("cost:Q", title=cost.title, scale=across.scale).axis(format=cost.format, tickCount=max(3, width // 160))
+    y = alt.Y("error:Q", title="Error (1 − top-1)", scale=upwards.scale).axis(format=".3~p", tickCount=6)
     colours = [f"var(--chart-{1 + index % MOST_COLOURS})" for index in range(len(series))]
-    colour = alt.Color("series:N", title=None, scale=alt.Scale(domain=series, range=colours)).legend(
-        orient="top", symbolOpacity=1, symbolType="circle", columns=max(1, width // 160), columnPadding=22, offset=14
+    shapes = [SHAPES[index % len(SHAPES)] for index in range(len(series))]
+    legend = alt.Legend(
+        orient="top", symbolOpacity=1, columns=max(1, width // 160), columnPadding=22, offset=14, symbolSize=90
     )
+    colour = alt.Color("series:N", title=None, scale=alt.Scale(domain=series, range=colours), legend=legend)
+    shape = alt.Shape("series:N", title=None, scale=alt.Scale(domain=series, range=shapes), legend=legend)
     base = alt.Chart(alt.InlineData(values=rows)).encode(x=x, y=y)
     models = base.transform_filter("!datum.is_original")
     kept, beaten = models.transform_filter("!datum.beaten"), models.transform_filter("datum.beaten")
@@ -68,19 +72,16 @@ def pareto(points: Sequence[Point], cost: Cost, *, width: int, height: int) -> a
         .mark_point(shape="diamond", size=110, stroke="var(--text)", strokeWidth=1.75, fill="var(--surface)", opacity=1)
         .encode(description="name:N"),
         beaten.mark_point(size=110, fill="var(--muted)", stroke="var(--surface)", opacity=0.75).encode(
-            href="href:N", description="name:N"
+            href="href:N", description="name:N", shape=shape
         ),
         kept.mark_point(size=130, filled=True, stroke="var(--surface)", strokeWidth=1, opacity=1).encode(
-            href="href:N", description="name:N", color=colour
+            href="href:N", description="name:N", color=colour, shape=shape
         ),
-        models.mark_text(align="left", dx=9, dy=-8, **_SMALL).encode(text="label:N"),
-        base.transform_filter("datum.is_original")
-        .mark_text(align="right", dx=8, dy=20, **_SMALL)
-        .encode(text="label:N"),
+        *name_layers(base, "var(--muted)"),
     ).properties(width=width, height=height)
 
 
-def _row(point: Point, cost: Cost) -> dict[str, Any]:
+def _row(point: Point) -> dict[str, Any]:
     standing = {True: "beaten by another", False: "on the front", None: ""}[point.beaten]
     parts = (point.series, point.label, f"error {100 * point.error:.2f} %", standing)
     return {

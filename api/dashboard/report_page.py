@@ -17,7 +17,7 @@ from api.dashboard.confusion_charts import confusion
 from api.dashboard.figures import percent, short
 from api.dashboard.layer_charts import kept, spectra
 from api.dashboard.render import page
-from api.dashboard.report_charts import Drawn, accuracy, latency, self_check
+from api.dashboard.report_charts import Drawn, accuracy, divergence, latency, self_check
 from api.dashboard.visitor import JobId, Visitor
 from api.resources import Found, Resources
 from core.evidence import ChangedImage, Changes, Evidence
@@ -158,7 +158,8 @@ def _draw(
     """And whether another attempt would come to the same."""
     if place is None:
         assert isinstance(report, SweepReport)
-        return Drawing([accuracy(report, [f"−{percent(row.ratio, 0)}" for row in report.table])]), True
+        names = [f"−{percent(row.ratio, 0)}" for row in report.table]
+        return Drawing([accuracy(report, names), divergence(report, names)]), True
     one = results.each(report)[place]
     removed = f"−{percent(1 - one.after.parameters / one.before.parameters, 0)}"
     drawn = [accuracy(one, [removed]), kept(plans[place])]

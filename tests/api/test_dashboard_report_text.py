@@ -6,7 +6,7 @@ import pytest
 
 from api.dashboard.confusion_charts import confusion
 from api.dashboard.layer_charts import kept, spectra
-from api.dashboard.report_charts import BINS, Drawn, accuracy, latency, self_check
+from api.dashboard.report_charts import MOST_BINS, Drawn, accuracy, divergence, latency, self_check
 from api.dashboard.report_page import Drawing, Drawings
 from api.dashboard.report_text import comparison, constraint, data_use, verdict, warnings
 from core.evidence import ConfusionCell, LatencySamples, Spectrum, SpectrumPoint
@@ -136,6 +136,12 @@ class TestAccuracy:
             assert f">{name}</text>" in figure(drawn)
         assert "no other beats" in figure(drawn)
 
+    def test_divergences_of_a_sweep_name_every_model(self) -> None:
+        drawn = divergence(SWEEP_REPORT, ["−30 %", "−50 %"])
+        assert [row[:2] for row in drawn.rows] == [("−30 %", "840,001"), ("−50 %", "596,209")]
+        for name in ("−30 %", "−50 %"):
+            assert f">{name}</text>" in figure(drawn)
+
 
 class TestSelfCheck:
     CHECKS = (
@@ -153,6 +159,12 @@ class TestSelfCheck:
         named = re.findall(r'aria-label="(blocks\.\d\.\w+)"', figure(drawn))
         assert sorted(named) == ["blocks.0.attn", "blocks.0.mlp"]
 
+    def test_is_in_the_unit_that_leaves_few_zeros(self) -> None:
+        small = LayerCheck(path="blocks.0.attn", predicted_loss=3e-7, measured_kl=2e-6)
+        drawn = self_check([small])
+        assert drawn.head[1] == "Predicted, micronats"
+        assert drawn.rows[0][1:3] == ("0.3", "2")
+
     def test_without_any_prediction_draws_nothing(self) -> None:
         assert self_check(self.CHECKS[2:]).figure is None
 
@@ -161,9 +173,11 @@ class TestLatency:
     def test_counts_every_pass_once(self) -> None:
         times = LatencySamples(batch=1, measured=7, before_ms=(3.0, 3.1, 3.1, 3.2, 3.4, 3.5, 90.0), after_ms=(2.0,) * 7)
         drawn = latency([times])
-        shares = [float(each) for each in re.findall(r"Share of passes: ([\d.]+)", figure(drawn))]
-        assert sum(shares) == pytest.approx(200, abs=0.1)  # percent of both sides, the outlier among them
-        assert len(shares) <= 2 * BINS
+        bars = re.findall(r'aria-label="(before|after): (\d+) of 7"', figure(drawn))
+        for side in ("before", "after"):
+            assert sum(int(count) for name, count in bars if name == side) == 7  # the outlier among them
+        assert len(bars) <= 2 * MOST_BINS
+        assert "median 3.2 ms" in figure(drawn)
         assert drawn.rows[0] == ("1", "before", "3", "3", "3.2", "90", "90", "7")
 
     def test_of_equal_times_is_drawn(self) -> None:
