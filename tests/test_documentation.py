@@ -2,8 +2,10 @@
 
 import json
 import re
+import tomllib
 from pathlib import Path
 
+import grimp
 import pytest
 import typer
 
@@ -56,3 +58,14 @@ class TestTheDocuments:
     def test_name_settings_that_exist(self) -> None:
         known = {f"VITPRESS_{name.upper()}" for name in Settings.model_fields} | {"VITPRESS_URL", "VITPRESS_API_KEY"}
         assert named(r"(VITPRESS_[A-Z0-9_]+)") <= known
+
+    def test_draw_the_imports_that_there_are(self) -> None:
+        drawn = re.findall(r"^    (\w+) --> (\w+)$", (ROOT / "docs" / "architecture.md").read_text(), re.MULTILINE)
+        packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["root_packages"]
+        graph = grimp.build_graph(*packages, cache_dir=None)
+        found = {
+            (module.partition(".")[0], imported.partition(".")[0])
+            for module in graph.modules
+            for imported in graph.find_modules_directly_imported_by(module)
+        }
+        assert set(drawn) == {(package, other) for package, other in found if package != other}
