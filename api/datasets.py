@@ -21,6 +21,7 @@ from core.datasets import DatasetInfo
 from core.errors import DatasetError, UnknownDatasetError
 from store import datasets as own_datasets
 from store.brought import SCHEME
+from store.columns import uuid7
 from store.datasets import DatasetView
 from store.errors import (
     BlobNotFoundError,
@@ -30,7 +31,7 @@ from store.errors import (
 )
 from store.session import transaction
 from store.settings import Settings
-from store.tables import CheckState, JobKind, uuid7
+from store.tables import CheckState, JobKind
 
 Name = Annotated[str, PathParameter(description="As jobs name it: `own:shoes`", max_length=200)]
 

@@ -18,10 +18,11 @@ from core.catalog import CatalogEntry
 from core.errors import HubNotAllowedError, UnknownModelError
 from store import own_models
 from store.brought import SCHEME
+from store.columns import uuid7
 from store.errors import ModelExistsError, ModelInUseError
 from store.own_models import ModelView, Wanted
 from store.session import transaction
-from store.tables import CheckState, JobKind, uuid7
+from store.tables import CheckState, JobKind
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 

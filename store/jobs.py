@@ -14,9 +14,10 @@ from sqlalchemy.orm import Session
 from core.recipe import AnyRecipe
 from core.report import AnyReport, Report, SweepReport
 from store import looks, origin
+from store.columns import uuid7
 from store.errors import DailyLimitError, JobFinishedError, JobNotFoundError
 from store.session import now
-from store.tables import Artifact, Event, EventKind, Job, JobKind, JobState, Owner, Queue, uuid7
+from store.tables import Artifact, Event, EventKind, Job, JobKind, JobState, Owner, Queue
 from store.transitions import literal_state, log, write
 from store.values import ArtifactView, EventView, JobView, Page, Place
 from vitpress.plan import Plan

@@ -15,8 +15,9 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, delete, insert, select, update
 from sqlalchemy.orm import Session
 
+from store.columns import uuid7
 from store.session import now
-from store.tables import Delivery, Job, JobKind, JobState, Project, Webhook, uuid7
+from store.tables import Delivery, Job, JobKind, JobState, Project, Webhook
 
 BACKOFF = tuple(
     timedelta(seconds=seconds) for seconds in (5, 30, 120, 600, 3600, 6 * 3600)

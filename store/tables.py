@@ -1,29 +1,22 @@
-"""The rows. They never leave ``store``: its functions take and return values.
+"""The rows. They never leave ``store``: its functions take and return values. They are all here, because whoever loads
+one needs those that its foreign keys name.
 
 One migration step per change here (``alembic check`` runs in the tests). Timestamps are aware UTC on every database.
 """
 
-import os
-import time
-import uuid
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, ClassVar
 
 from sqlalchemy import (
-    JSON,
     BigInteger,
     CheckConstraint,
-    DateTime,
-    Dialect,
-    Enum,
     ForeignKey,
     Index,
     Integer,
     MetaData,
     String,
     Text,
-    TypeDecorator,
     UniqueConstraint,
     text,
 )
@@ -31,6 +24,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from core.progress import Stage
 from store import origin
+from store.columns import Json, UtcDateTime, one_of, uuid7
 
 
 class JobState(StrEnum):
@@ -99,46 +93,6 @@ class Queue(StrEnum):
 
 LOCAL_ID = "00000000-0000-7000-8000-000000000000"  # of the owner that a server without keys works for, and its project
 
-
-def uuid7() -> str:
-    """A time-ordered UUID (RFC 9562, 6.2 method 3: the 12 bits after the milliseconds are sub-millisecond time)."""
-    milliseconds, nanoseconds = divmod(time.time_ns(), 1_000_000)
-    fraction = nanoseconds * 4096 // 1_000_000
-    random = int.from_bytes(os.urandom(8)) >> 2
-    return str(uuid.UUID(int=milliseconds << 80 | 7 << 76 | fraction << 64 | 0b10 << 62 | random))
-
-
-class UtcDateTime(TypeDecorator[datetime]):
-    """SQLite has no time zones: there the value is stored as naive UTC."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        if value is None:
-            return None
-        value = value.astimezone(UTC)
-        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
-
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        if value is None:
-            return None
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-
-
-def _enum(values: type[StrEnum], name: str) -> Enum:
-    """As text under a named CHECK: a native enum cannot lose a member in a migration."""
-    return Enum(
-        values,
-        name=name,
-        native_enum=False,
-        create_constraint=True,
-        length=16,
-        values_callable=lambda members: [member.value for member in members],
-    )
-
-
-Json = JSON(none_as_null=True)
 
 _CHECKPOINTED = text("checkpoint IS NOT NULL")
 _WAITING = text("state = 'queued'")
@@ -233,7 +187,7 @@ class Job(Base):
     id: Mapped[str] = _id()
     owner_id: Mapped[str] = mapped_column(ForeignKey("owners.id"))
     project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
-    kind: Mapped[JobKind] = mapped_column(_enum(JobKind, "kind"))
+    kind: Mapped[JobKind] = mapped_column(one_of(JobKind, "kind"))
     subject_id: Mapped[str | None] = mapped_column(String(36))  # of a check: the model or dataset
     created_by: Mapped[str | None] = mapped_column(String(36))  # the key's id; None: local mode
     request_id: Mapped[str | None] = mapped_column(Text, default=origin.request_id)  # of the submission, for the logs
@@ -247,12 +201,12 @@ class Job(Base):
     recipe: Mapped[dict[str, Any]]  # {} in a check
     timeout_seconds: Mapped[int | None]  # None: the worker's default
 
-    state: Mapped[JobState] = mapped_column(_enum(JobState, "state"))
-    queue: Mapped[Queue] = mapped_column(_enum(Queue, "queue"))
+    state: Mapped[JobState] = mapped_column(one_of(JobState, "state"))
+    queue: Mapped[Queue] = mapped_column(one_of(Queue, "queue"))
     priority: Mapped[int]  # larger first, among its owner's
     device_tag: Mapped[str | None] = mapped_column(String(64))  # a worker must have it
     memory_bytes: Mapped[int | None] = mapped_column(BigInteger)  # estimated peak on the device
-    stage: Mapped[Stage | None] = mapped_column(_enum(Stage, "stage"))
+    stage: Mapped[Stage | None] = mapped_column(one_of(Stage, "stage"))
     stage_fraction: Mapped[float]
     stage_loss: Mapped[float | None]  # of a stage that trains
     stage_eta_seconds: Mapped[float | None]  # until it ends, where it can tell
@@ -320,10 +274,10 @@ class Event(Base):
 
     id: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True)
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
-    kind: Mapped[EventKind] = mapped_column(_enum(EventKind, "kind"))
+    kind: Mapped[EventKind] = mapped_column(one_of(EventKind, "kind"))
     at: Mapped[datetime]
-    state: Mapped[JobState] = mapped_column(_enum(JobState, "state"))
-    stage: Mapped[Stage | None] = mapped_column(_enum(Stage, "stage"))
+    state: Mapped[JobState] = mapped_column(one_of(JobState, "state"))
+    stage: Mapped[Stage | None] = mapped_column(one_of(Stage, "stage"))
     fraction: Mapped[float]
     loss: Mapped[float | None]
     eta_seconds: Mapped[float | None]
@@ -358,7 +312,7 @@ class OwnModel(Base):
     owner_id: Mapped[str] = mapped_column(ForeignKey("owners.id"))
     name: Mapped[str] = mapped_column(Text)
     created_at: Mapped[datetime]
-    state: Mapped[CheckState] = mapped_column(_enum(CheckState, "state"))
+    state: Mapped[CheckState] = mapped_column(one_of(CheckState, "state"))
     error_code: Mapped[str | None] = mapped_column(String(64))
     error_message: Mapped[str | None] = mapped_column(Text)
     details: Mapped[dict[str, Any] | None]  # of a rejection: the keys that differ
@@ -385,7 +339,7 @@ class OwnDataset(Base):
     owner_id: Mapped[str] = mapped_column(ForeignKey("owners.id"))
     name: Mapped[str] = mapped_column(Text)
     created_at: Mapped[datetime]
-    state: Mapped[CheckState] = mapped_column(_enum(CheckState, "state"))
+    state: Mapped[CheckState] = mapped_column(one_of(CheckState, "state"))
     error_code: Mapped[str | None] = mapped_column(String(64))
     error_message: Mapped[str | None] = mapped_column(Text)
     directory: Mapped[str | None] = mapped_column(Text)  # under an allowed root; None: uploaded

@@ -9,9 +9,10 @@ from sqlalchemy import Engine
 from core.progress import Progress, Stage
 from steps import LEASE, Steps, at_once
 from store import attempts, jobs, upkeep
+from store.columns import uuid7
 from store.errors import LeaseLostError
 from store.session import transaction
-from store.tables import JobState, Queue, uuid7
+from store.tables import JobState, Queue
 from store.values import Claim, Doorbell, JobError, Lease
 
 

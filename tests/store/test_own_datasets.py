@@ -6,9 +6,10 @@ from core.errors import DatasetError, UnknownDatasetError
 from steps import Steps
 from store import attempts, checks, datasets, jobs, owners, subjects, trash
 from store.blobs import Stored
+from store.columns import uuid7
 from store.errors import DatasetExistsError, DatasetInUseError, DirectoryNotAllowedError, LeaseLostError
 from store.owners import LOCAL
-from store.tables import CheckState, JobKind, JobState, uuid7
+from store.tables import CheckState, JobKind, JobState
 from store.values import JobError
 
 NAME = "own:shoes"

@@ -6,10 +6,11 @@ from core.errors import UnknownModelError
 from steps import Steps
 from store import checks, jobs, own_models, owners
 from store.blobs import Stored
+from store.columns import uuid7
 from store.errors import ModelExistsError, ModelInUseError, ModelNotReadyError
 from store.own_models import Wanted
 from store.owners import LOCAL
-from store.tables import CheckState, JobKind, uuid7
+from store.tables import CheckState, JobKind
 from store.values import JobError
 
 NAME = "own:shoes"

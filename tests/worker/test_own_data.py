@@ -15,9 +15,10 @@ from core.progress import Progress, StageClock, ignore
 from steps import Steps
 from store import checks, datasets
 from store.blobs import Blobs
+from store.columns import uuid7
 from store.owners import LOCAL
 from store.settings import Settings
-from store.tables import CheckState, Job, JobKind, JobState, uuid7
+from store.tables import CheckState, Job, JobKind, JobState
 from worker import checking, dataset_source, runner
 
 SHAPES = ((28, 28), (20, 31))

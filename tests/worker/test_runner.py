@@ -15,10 +15,11 @@ from examples import PLAN, REPORT
 from steps import Steps
 from store import attempts, jobs, upkeep
 from store.blobs import Blobs
+from store.columns import uuid7
 from store.errors import BlobNotFoundError, BlobStoreError, LeaseLostError
 from store.session import engine as open_engine
 from store.settings import Settings
-from store.tables import EventKind, JobKind, JobState, uuid7
+from store.tables import EventKind, JobKind, JobState
 from store.values import Claim, JobError
 from worker import runner
 

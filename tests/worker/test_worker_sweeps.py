@@ -19,10 +19,11 @@ from migrations.upgrade import upgrade
 from steps import Steps
 from store import checks, datasets, jobs
 from store.blobs import Blobs
+from store.columns import uuid7
 from store.owners import LOCAL
 from store.session import engine
 from store.settings import Settings
-from store.tables import JobKind, JobState, uuid7
+from store.tables import JobKind, JobState
 from store.values import JobView
 from vitpress import artifact
 from vitpress.artifact import ModelConfig, Preprocessing
