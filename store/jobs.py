@@ -47,11 +47,6 @@ class NewJob:
     traceparent: str | None = field(default_factory=origin.traceparent)
 
 
-def create(session: Session, **job: Any) -> JobView:
-    """``add``, and look at it."""
-    return get(session, add(session, NewJob(**job)))
-
-
 def add(session: Session, job: NewJob, *, cloned_from: str | None = None) -> str:
     """A new queued job: its id. The caller commits, then rings (``store.queue``); if it dies first, the sweeper rings.
     ``cloned_from``: the id of a job, for the log.

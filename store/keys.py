@@ -20,7 +20,6 @@ from sqlalchemy.orm import Session
 
 from store import owners
 from store.errors import (
-    InvalidKeyError,
     KeyEndedError,
     KeyNotFoundError,
     LastAdminKeyError,
@@ -162,19 +161,9 @@ def including(scopes: Collection[Scope]) -> list[Scope]:
     return known[: max((known.index(scope) for scope in scopes), default=-1) + 1]
 
 
-def authenticate(session: Session, given: str) -> tuple[Identity, bool]:
-    """Whose key ``given`` is, and whether its use is to be noted.
-
-    Raises ``InvalidKeyError`` for one that is malformed, unknown, expired or revoked.
-    """
-    known = authenticate_each(session, [given])
-    if given not in known:
-        raise InvalidKeyError
-    return known[given]
-
-
 def authenticate_each(session: Session, given: Collection[str]) -> dict[str, tuple[Identity, bool]]:
-    """As ``authenticate``, of several keys; those for which it would raise are left out."""
+    """Whose keys they are, and whether their use is to be noted. Those that are malformed, unknown, expired or revoked
+    are left out."""
     parts = {key: match.groups() for key in given if (match := _KEY.fullmatch(key))}
     if not parts:
         return {}

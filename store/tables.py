@@ -32,7 +32,7 @@ class JobState(StrEnum):
     alone."""
 
     QUEUED = "queued"
-    """Waits for a worker. Entered by ``create``, and again by ``lose`` and ``sweep_expired`` (the attempt died, and
+    """Waits for a worker. Entered by ``add``, and again by ``lose`` and ``sweep_expired`` (the attempt died, and
     another is allowed), by ``release`` (the worker shuts down) and by ``retry`` (from failed or cancelled). Left by
     ``claim`` to running, and by ``request_cancel`` straight to cancelled."""
 

@@ -60,13 +60,6 @@ def traceparent() -> str | None:
     return carrier.get("traceparent")
 
 
-def flush() -> None:
-    """What has ended is sent."""
-    provider = _provider() if configured() else None
-    if provider is not None:
-        provider.force_flush()
-
-
 @cache
 def _provider() -> "TracerProvider | None":
     """It sends what is left when the process ends."""

@@ -6,9 +6,11 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 from sqlalchemy import Engine
+from sqlalchemy.orm import Session
 
 from examples import RECIPE
 from store import attempts, jobs
+from store.jobs import NewJob
 from store.owners import LOCAL
 from store.session import transaction
 from store.tables import LOCAL_ID, Base, Queue
@@ -27,6 +29,10 @@ def empty(database: Engine) -> None:
             connection.execute(rows.where(table.c.id != LOCAL_ID) if table.name in {"owners", "projects"} else rows)
 
 
+def create(session: Session, **job: Any) -> JobView:
+    return jobs.get(session, jobs.add(session, NewJob(**job)))
+
+
 class Steps:
     def __init__(self, database: Engine) -> None:
         self._database = database
@@ -38,7 +44,7 @@ class Steps:
 
     def submit(self, **options: Any) -> JobView:
         return self.do(
-            jobs.create,
+            create,
             **({"place": LOCAL, "model": "sample:vit", "dataset": "sample:shirts", "recipe": RECIPE} | options),
         )
 

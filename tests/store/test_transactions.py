@@ -5,6 +5,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
 from examples import RECIPE
+from steps import create
 from store import jobs
 from store.owners import LOCAL
 from store.session import transaction
@@ -14,7 +15,7 @@ class TestTransactions:
     def test_an_exception_takes_everything_back(self, database: Engine) -> None:
         def create_and_fail() -> None:
             with transaction(database) as session:
-                jobs.create(session, place=LOCAL, model="a", dataset="b", recipe=RECIPE)
+                create(session, place=LOCAL, model="a", dataset="b", recipe=RECIPE)
                 raise ZeroDivisionError
 
         with pytest.raises(ZeroDivisionError):
@@ -24,7 +25,7 @@ class TestTransactions:
 
     def test_a_reader_does_not_wait_for_a_writer(self, database: Engine) -> None:
         with transaction(database) as writer:
-            jobs.create(writer, place=LOCAL, model="a", dataset="b", recipe=RECIPE)
+            create(writer, place=LOCAL, model="a", dataset="b", recipe=RECIPE)
             with transaction(database, read_only=True) as reader:
                 assert jobs.list_(reader, LOCAL.owner_id).items == ()
 
@@ -33,7 +34,7 @@ class TestTransactions:
             for _ in range(10):
                 with transaction(database) as session:
                     jobs.list_(session, LOCAL.owner_id)
-                    jobs.create(session, place=LOCAL, model="a", dataset="b", recipe=RECIPE)
+                    create(session, place=LOCAL, model="a", dataset="b", recipe=RECIPE)
 
         threads = [threading.Thread(target=write) for _ in range(4)]
         for thread in threads:
@@ -45,7 +46,7 @@ class TestTransactions:
 
     def test_a_session_sees_its_own_writes(self, database: Engine) -> None:
         with transaction(database) as session:
-            job = jobs.create(session, place=LOCAL, model="a", dataset="b", recipe=RECIPE)
+            job = create(session, place=LOCAL, model="a", dataset="b", recipe=RECIPE)
             assert jobs.request_cancel(session, job.id).state.is_final
             assert jobs.get(session, job.id).state.is_final
 
@@ -53,4 +54,4 @@ class TestTransactions:
         if database.dialect.name == "sqlite":
             return  # its readers differ in their locks alone
         with pytest.raises(DBAPIError, match="read-only"), transaction(database, read_only=True) as session:
-            jobs.create(session, place=LOCAL, model="a", dataset="b", recipe=RECIPE)
+            create(session, place=LOCAL, model="a", dataset="b", recipe=RECIPE)
