@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import altair as alt
@@ -46,11 +47,14 @@ SPOTS = (
 )
 
 
-def spots(points: Sequence[Named], *, width: float) -> list[int | None]:
-    """Of each point, which of ``SPOTS`` its name has: those that come first choose first."""
-    taken: list[Box] = [(each.x - RADIUS, each.y - RADIUS, each.x + RADIUS, each.y + RADIUS) for each in points] + [
-        (each.x - 2, each.top, each.x + 2, each.bottom) for each in points
-    ]
+def spots(points: Sequence[Named], *, width: float, line: Sequence[tuple[float, float]] = ()) -> list[int | None]:
+    """Of each point, which of ``SPOTS`` its name has: those that come first choose first.
+
+    Names stand on no other name or point and, where that can be had, on no bar, nor on the ``line``, whose corners
+    these are.
+    """
+    taken: list[Box] = [(each.x - RADIUS, each.y - RADIUS, each.x + RADIUS, each.y + RADIUS) for each in points]
+    crossed = [(each.x - 2, each.top, each.x + 2, each.bottom) for each in points] + _along(line)
     found: list[int | None] = []
     for point in points:
         boxes = [(place, spot.box(point)) for place, spot in enumerate(SPOTS)]
@@ -59,8 +63,21 @@ def spots(points: Sequence[Named], *, width: float) -> list[int | None]:
             for place, box in boxes
             if box[0] >= 0 and box[2] <= width and not any(_meet(box, each) for each in taken)
         ]
-        found.append(free[0][0] if free else None)
-        taken += [box for _, box in free[:1]]
+        clear = [(place, box) for place, box in free if not any(_meet(box, each) for each in crossed)]
+        place, box = next(iter([*clear, *free]), (None, None))
+        found.append(place)
+        taken += [] if box is None else [box]
+    return found
+
+
+def _along(line: Sequence[tuple[float, float]]) -> list[Box]:
+    """Small boxes, no farther apart than names are high."""
+    found: list[Box] = []
+    for (x, y), (to_x, to_y) in pairwise(line):
+        steps = max(1, math.ceil(math.hypot(to_x - x, to_y - y) / LINE * 2))
+        for step in range(steps + 1):
+            at_x, at_y = x + (to_x - x) * step / steps, y + (to_y - y) * step / steps
+            found.append((at_x - 1, at_y - 1, at_x + 1, at_y + 1))
     return found
 
 
@@ -109,19 +126,23 @@ class Axis:
 Row = dict[str, Any]
 
 
-def with_spots(rows: Sequence[Row], x: Axis, y: Axis, across: str, upwards: str) -> list[Row]:
-    """``rows`` with their names' spots; ``across`` and ``upwards`` are what of a row goes where."""
-    placed = spots(
-        [
-            Named(
-                str(row["label"]),
-                x.at(row[across]),
-                y.pixels - y.at(row[upwards]),
-                y.pixels - y.at(row["high" if "high" in row else upwards]),
-                y.pixels - y.at(row["low" if "low" in row else upwards]),
-            )
-            for row in rows
-        ],
-        width=x.pixels,
-    )
+def with_spots(
+    rows: Sequence[Row], x: Axis, y: Axis, across: str, upwards: str, *, joined: str, in_steps: bool = False
+) -> list[Row]:
+    """``rows`` with their names' spots. ``across`` and ``upwards``: what of a row goes where; ``joined``: whether a
+    line goes through it, from left to right."""
+    points = [
+        Named(
+            str(row["label"]),
+            x.at(row[across]),
+            y.pixels - y.at(row[upwards]),
+            y.pixels - y.at(row["high" if "high" in row else upwards]),
+            y.pixels - y.at(row["low" if "low" in row else upwards]),
+        )
+        for row in rows
+    ]
+    corners = sorted((point.x, point.y) for point, row in zip(points, rows, strict=True) if row[joined])
+    if in_steps:
+        corners = [corner for one, to in pairwise(corners) for corner in (one, (to[0], one[1]), to)]
+    placed = spots(points, width=x.pixels, line=corners)
     return [row | {"spot": spot} for row, spot in zip(rows, placed, strict=True)]

@@ -48,6 +48,13 @@ def duration(given: float | None) -> str:
     return f"{seconds} s"
 
 
+def about(given: float | None) -> str:
+    """Seconds that are estimated: the smaller unit goes where it says little."""
+    told = duration(given)
+    number, unit, *rest = [*told.split(), ""][:3]
+    return f"{number} {unit}" if rest[0] and int(number) >= 10 else told
+
+
 def moment(given: datetime | None) -> str | Markup:
     """UTC, as a ``<time>`` that a script tells in the reader's own."""
     if given is None:

@@ -1,6 +1,7 @@
 """One job: how far it is, its log, what it left, and what its owner may do with it."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import groupby
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -16,6 +17,7 @@ from api.dashboard.visitor import JobId, Submitter, Visitor, submitter
 from api.queue import heard_lately
 from api.resources import Found
 from core.progress import Stage
+from core.report import Report
 from store import changes, forecast, jobs
 from store.queue import ring
 from store.session import transaction
@@ -37,6 +39,7 @@ def get(job_id: JobId, request: Request, visitor: Visitor, found: Found) -> HTML
         artifacts = jobs.artifacts(session, job_id)
         log = jobs.events_after(session, job_id, limit=10_000, kinds=[EventKind.STATE, EventKind.STAGE])
         within = heard_lately(found.settings)
+        report = jobs.report(session, job_id) if job.state == "succeeded" else None
         queued = [] if job.state.is_final else forecast.own(session, visitor.owner_id, within=within, limit=FORESEEN)
     return page(
         request,
@@ -49,6 +52,8 @@ def get(job_id: JobId, request: Request, visitor: Visitor, found: Found) -> HTML
         place=next((each for each in queued if each.id == job_id), None),
         waiting_for=WAITING_FOR,
         stages=_stages(job, log),
+        timeline=_timeline(job, log),
+        report=report if isinstance(report, Report) else None,
         log=log[-LOG_LINES:],
         folders=_folders(artifacts),
         total=sum(each.size for each in artifacts),
@@ -114,6 +119,36 @@ def _stages(job: JobView, log: Sequence[EventView]) -> list[tuple[Stage, str, fl
         (job.stage, "now", job.stage_fraction),
         *((stage, "ahead", 0.0) for stage in expected[here + 1 :]),
     ]
+
+
+@dataclass(frozen=True)
+class Timed:
+    """Where a stage lies in its attempt, as shares of the whole: a sweep comes to some several times."""
+
+    seconds: float
+    spans: Sequence[tuple[float, float]]  # beginnings and lengths
+
+
+def _timeline(job: JobView, log: Sequence[EventView]) -> dict[Stage, Timed]:
+    """Of the last attempt, the stages that have ended."""
+    began = [
+        (event.stage, event.at)
+        for event in log
+        if event.attempt == job.attempt and event.kind is EventKind.STAGE and event.stage
+    ]
+    if not began:
+        return {}
+    first, last = began[0][1], job.finished_at or began[-1][1]
+    whole = (last - first).total_seconds() or 1.0
+    found: dict[Stage, Timed] = {}
+    for (stage, at), until in zip(began, [*(at for _, at in began[1:]), last], strict=True):
+        seconds = (until - at).total_seconds()
+        before = found.get(stage, Timed(0.0, ()))
+        span = ((at - first).total_seconds() / whole, seconds / whole)
+        found[stage] = Timed(before.seconds + seconds, (*before.spans, span))
+    if job.finished_at is None:
+        found.pop(began[-1][0], None)
+    return found
 
 
 def _folders(artifacts: Sequence[ArtifactView]) -> list[tuple[str, list[ArtifactView]]]:

@@ -130,13 +130,11 @@ def _block(path: str) -> str:
 
 
 def spectra(found: Sequence[Spectrum]) -> list[Drawn]:
-    """One chart for each kind of part, with a panel for each layer that has it."""
-    drawn = []
-    for part, title in PARTS.items():
-        of_part = [each for each in found if each.part == part]
-        if of_part:
-            drawn.append(_spectra(part, title, of_part))
-    return drawn
+    """One chart for each kind of part, with a panel for each layer that has it: first those that gave up most."""
+    by_part = {part: [each for each in found if each.part == part] for part in PARTS}
+    there = [part for part in PARTS if by_part[part]]
+    there.sort(key=lambda part: sum(each.kept for each in by_part[part]) / sum(each.count for each in by_part[part]))
+    return [_spectra(part, PARTS[part], by_part[part]) for part in there]
 
 
 def _spectra(part: str, title: str, found: Sequence[Spectrum]) -> Drawn:

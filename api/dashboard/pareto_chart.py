@@ -49,7 +49,8 @@ def pareto(points: Sequence[Point], cost: Cost, *, width: int, height: int) -> a
     across = Axis.around([point.cost for point in points], width, 26)
     upwards = Axis.around([end for point in points for end in (point.low, point.high)], height, 16)
     in_turn = sorted(points, key=lambda point: bool(point.beaten))  # names of the front have the best places
-    rows = with_spots([_row(point) for point in in_turn], across, upwards, "cost", "error")
+    rows = [_row(point) for point in in_turn]
+    rows = with_spots(rows, across, upwards, "cost", "error", joined="on_front", in_steps=True)
     x = alt.X("cost:Q", title=cost.title, scale=across.scale).axis(format=cost.format, tickCount=max(3, width // 160))
     y = alt.Y("error:Q", title="Error (1 − top-1)", scale=upwards.scale).axis(format=".3~p", tickCount=6)
     colours = [f"var(--chart-{1 + index % MOST_COLOURS})" for index in range(len(series))]
@@ -71,10 +72,10 @@ def pareto(points: Sequence[Point], cost: Cost, *, width: int, height: int) -> a
         base.transform_filter("datum.is_original")
         .mark_point(shape="diamond", size=110, stroke="var(--text)", strokeWidth=1.75, fill="var(--surface)", opacity=1)
         .encode(description="name:N"),
-        beaten.mark_point(size=110, fill="var(--muted)", stroke="var(--surface)", opacity=0.75).encode(
+        beaten.mark_point(size=130, fill="var(--muted)", stroke="var(--surface)", opacity=0.75).encode(
             href="href:N", description="name:N", shape=shape
         ),
-        kept.mark_point(size=130, filled=True, stroke="var(--surface)", strokeWidth=1, opacity=1).encode(
+        kept.mark_point(size=150, filled=True, stroke="var(--surface)", strokeWidth=1, opacity=1).encode(
             href="href:N", description="name:N", color=colour, shape=shape
         ),
         *name_layers(base, "var(--muted)"),

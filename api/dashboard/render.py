@@ -41,6 +41,7 @@ _templates = Environment(
 )
 _templates.globals |= {"static": address, "sent_once": sent_once.field}
 _templates.filters |= {
+    "about": figures.about,
     "achieved": figures.achieved,
     "bytes": figures.size,
     "count": figures.count,

@@ -14,7 +14,7 @@ from core.evidence import LatencySamples
 from core.report import LayerCheck, Proportion, Report, SweepReport
 
 WIDTH = 300  # pixels of a plot: on a phone it is as wide as the screen, on a desk two stand side by side
-HEIGHT = 190
+HEIGHT = 210
 BEFORE, AFTER = "var(--chart-2)", "var(--chart-1)"
 SIDES = ("before", "after")
 MOST_BINS = 24
@@ -106,7 +106,7 @@ def _by_size(
 ) -> alt.LayerChart | alt.FacetChart:
     """Points with their names, by ``parameters``; those on the ``front`` are joined, and intervals are bars."""
     across = Axis.around([point["parameters"] for point in points], WIDTH, 26)
-    values = with_spots(points, across, upwards, "parameters", field)
+    values = with_spots(points, across, upwards, "parameters", field, joined="front")
     base = alt.Chart(alt.InlineData(values=values)).encode(
         x=alt.X("parameters:Q", title="Parameters", scale=across.scale).axis(format="~s", tickCount=4),
         y=alt.Y(f"{field}:Q", title=title, scale=upwards.scale).axis(
@@ -270,7 +270,7 @@ def _mirrored(samples: LatencySamples) -> alt.LayerChart | alt.FacetChart:
         ),
     ).properties(
         width=WIDTH,
-        height=140,
+        height=115,
         title=alt.TitleParams(
             f"batch {samples.batch}: {samples.measured:,} {'pass' if samples.measured == 1 else 'passes'} of each",
             fontSize=12,

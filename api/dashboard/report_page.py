@@ -3,7 +3,7 @@
 import threading
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
@@ -162,9 +162,10 @@ def _draw(
         return Drawing([accuracy(report, names), divergence(report, names)]), True
     one = results.each(report)[place]
     removed = f"−{percent(1 - one.after.parameters / one.before.parameters, 0)}"
-    drawn = [accuracy(one, [removed]), kept(plans[place])]
+    whole, layers = accuracy(one, [removed]), [kept(plans[place])]
     if one.self_check:
-        drawn.append(self_check(one.self_check))
+        layers.append(self_check(one.self_check))
+    drawn = [whole, *layers]
     try:
         evidence = results.evidence(found, job.id, report, place)
     except ArtifactNotFoundError:
@@ -173,16 +174,16 @@ def _draw(
         return Drawing(drawn, missing=DELETED), True
     except (BlobNotFoundError, BlobDamagedError, BlobStoreError):
         return Drawing(drawn, missing=LOST), False
-    return _with_evidence(Drawing(drawn), evidence), True
+    return _with_evidence(whole, layers, evidence), True
 
 
-def _with_evidence(drawing: Drawing, evidence: Evidence) -> Drawing:
+def _with_evidence(whole: Drawn, layers: Sequence[Drawn], evidence: Evidence) -> Drawing:
     labels = 1 + max((max(cell.label, cell.answer) for cell in evidence.confusion), default=0)
     given = evidence.class_names or ()
     names = [given[label] if label < len(given) else str(label) for label in range(max(labels, len(given)))]
-    return replace(
-        drawing,
-        charts=[*drawing.charts, latency(evidence.latency), *confusion(evidence.confusion, names)],
+    by_class = confusion(evidence.confusion, names)
+    return Drawing(
+        [whole, latency(evidence.latency), *reversed(by_class), *layers],  # in two columns, of about the same height
         spectra=spectra(evidence.spectra or ()),
         spectra_note=""
         if evidence.spectra

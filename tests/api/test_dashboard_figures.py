@@ -47,6 +47,13 @@ def test_durations_have_two_units(given: float | None, told: str) -> None:
     assert figures.duration(given) == told
 
 
+@pytest.mark.parametrize(
+    ("given", "told"), [(None, "–"), (59.4, "59 s"), (95, "1 min 35 s"), (2041, "34 min"), (3900, "1 h 5 min")]
+)
+def test_estimates_are_as_fine_as_they_can_be(given: float | None, told: str) -> None:
+    assert figures.about(given) == told
+
+
 def test_moments_are_exact_for_scripts_and_short_for_people() -> None:
     told = str(figures.moment(datetime(2026, 11, 24, 9, 30, 15, tzinfo=UTC)))
 

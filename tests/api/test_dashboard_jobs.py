@@ -174,7 +174,25 @@ class TestPage:
         assert 'id="files"' in page
         assert 'id="ratio-0.5"' in page  # where a point of the comparison leads
         assert f'href="/jobs/{job_id}/report"' in page
-        assert "−50.3 % parameters" in text(page)
+        assert "Parameters −50.3 % 1.2 M → 596 k" in text(page)
+
+    def test_of_one_that_has_succeeded_shows_where_its_time_went(
+        self, client: TestClient, worker: Worker, submission: Submission
+    ) -> None:
+        job_id = submitted(client, submission())
+        claim = worker.claim()
+        for stage in (Stage.LOAD, Stage.COMPRESS):
+            worker.progress(claim, stage, 0.0)
+        worker.finish(claim)
+
+        page = client.get(f"/jobs/{job_id}").text
+
+        shown = re.findall(r'data-stage="(\w+)".*?</li>', page, re.DOTALL)
+        assert shown == ["load", "calibrate", "compress", "evaluate", "export", "upload"]
+        lengths = [float(each) for each in re.findall(r'class="part-1" x="[\d.]+" width="([\d.]+)"', page)]
+        assert len(lengths) == 2
+        assert sum(lengths) >= 1000
+        assert not re.findall(r"<progress", page)
 
     def test_of_one_that_failed_says_why(self, client: TestClient, worker: Worker, submission: Submission) -> None:
         job_id = submitted(client, submission())

@@ -117,4 +117,4 @@ class TestStorage:
 
         assert "Artifacts</dt><dd>7 kB" in mine
         assert "Storage by owner" not in mine
-        assert ["anna", "7 kB", "–"] in rows(all_of_them, "Storage by owner")
+        assert ["anna", "7 kB", "–", ""] in rows(all_of_them, "Storage by owner")

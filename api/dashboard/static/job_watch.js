@@ -41,6 +41,10 @@ function advance(event) {
   if (event.loss !== null) training.textContent = `Loss ${event.loss.toPrecision(4)}`;
 }
 
+function like(had, within) {
+  return [...within.querySelectorAll(had.tagName)].find((each) => each.textContent === had.textContent);
+}
+
 async function redraw() {
   let answer;
   try {
@@ -53,10 +57,12 @@ async function redraw() {
   for (const part of document.querySelectorAll("[data-part]")) {
     const other = drawn.getElementById(part.id);
     if (!other || other.outerHTML === part.dataset.drawn) continue;
-    if (part.contains(document.activeElement)) document.getElementById("content").focus();
+    const had = part.contains(document.activeElement) ? document.activeElement : null;
+    for (const each of part.querySelectorAll("details[open]")) like(each.firstElementChild, other)?.parentNode.toggleAttribute("open", true);
     other.dataset.drawn = other.outerHTML;
     part.replaceWith(other);
     tell(other);
+    if (had) (like(had, other) ?? document.getElementById("content")).focus();
   }
 }
 
