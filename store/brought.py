@@ -7,7 +7,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from core.errors import VitpressError
 from store import trash
-from store.tables import Job, JobState, OwnDataset, OwnModel
+from store.tables import UNFINISHED, Job, OwnDataset, OwnModel
 from store.values import JobError
 
 SCHEME = "own:"
@@ -37,8 +37,7 @@ def error_of(row: OwnModel | OwnDataset) -> JobError | None:
 
 def job_using(session: Session, owner_id: str, column: InstrumentedAttribute[str], name: str) -> str | None:
     """The id of one of its owner's jobs that names it in ``column``, and has not ended."""
-    unfinished = [state for state in JobState if not state.is_final]
-    using = select(Job.id).where(Job.owner_id == owner_id, column == name, Job.state.in_(unfinished)).limit(1)
+    using = select(Job.id).where(Job.owner_id == owner_id, column == name, Job.state.in_(UNFINISHED)).limit(1)
     return session.scalar(using)
 
 

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from store import jobs, trash
 from store.errors import JobNotFinishedError, JobNotFoundError, JobNotRetriableError
 from store.session import now
-from store.tables import Job, JobState
+from store.tables import ENDED, Job, JobState
 from store.transitions import NO_STAGE, write
 from store.values import JobView
 
@@ -69,8 +69,7 @@ def delete_(session: Session, job_id: str) -> None:
 
     Raises ``JobNotFoundError``, ``JobNotFinishedError``.
     """
-    ended = [state for state in JobState if state.is_final]
-    deleted = delete(Job).where(Job.id == job_id, Job.state.in_(ended)).returning(Job.owner_id, Job.created_at)
+    deleted = delete(Job).where(Job.id == job_id, Job.state.in_(ENDED)).returning(Job.owner_id, Job.created_at)
     gone = session.execute(deleted).one_or_none()
     if gone is None:
         raise JobNotFinishedError(job_id, jobs.get(session, job_id).state)

@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session
 from core.progress import Stage
 from core.recipe import GOALS
 from store import line, workers
+from store.brought import SCHEME
 from store.session import now
 from store.tables import Job, JobKind, JobState, Owner, Queue
 from store.values import QueuedJob, WaitingFor, WorkerView
@@ -129,7 +130,7 @@ def _past_of_kind(kind: JobKind) -> Select[Any]:
 
 def _private(job: Any) -> str | None:
     """The owner, where a name means its own model or dataset."""
-    return job.owner_id if any(name.startswith("own:") for name in (job.model, job.dataset)) else None
+    return job.owner_id if any(name.startswith(SCHEME) for name in (job.model, job.dataset)) else None
 
 
 def _took(row: Any) -> float:

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from store import workers
 from store.session import now
-from store.tables import Delivery, Job, JobState, Queue
+from store.tables import ENDED, UNFINISHED, Delivery, Job, JobState, Queue
 from store.values import WorkerView
 
 WINDOW = timedelta(hours=1)
@@ -37,11 +37,10 @@ class Measures:
 
 def read(session: Session) -> Measures:
     at = now(session)
-    unfinished = [state for state in JobState if not state.is_final]
     counts = session.execute(
-        select(Job.queue, Job.state, func.count()).where(Job.state.in_(unfinished)).group_by(Job.queue, Job.state)
+        select(Job.queue, Job.state, func.count()).where(Job.state.in_(UNFINISHED)).group_by(Job.queue, Job.state)
     )
-    jobs = {(queue, state): 0 for queue in Queue for state in unfinished} | {
+    jobs = {(queue, state): 0 for queue in Queue for state in UNFINISHED} | {
         (queue, state): count for queue, state, count in counts
     }
     oldest = dict.fromkeys(Queue, 0.0)
@@ -49,7 +48,7 @@ def read(session: Session) -> Measures:
     for queue, created_at in session.execute(waiting):
         oldest[queue] = (at - created_at).total_seconds()
 
-    ended: Counter[JobState] = Counter({state: 0 for state in JobState if state.is_final})
+    ended: Counter[JobState] = Counter(dict.fromkeys(ENDED, 0))
     failures: Counter[str] = Counter()
     waits: dict[Queue, list[float]] = {queue: [] for queue in Queue}
     stages: dict[str, list[float]] = {}

@@ -6,7 +6,7 @@ length that they announced. What waits in the trash is nobody's any more.
 
 from dataclasses import dataclass
 
-from sqlalchemy import func, select
+from sqlalchemy import Select, func, select, union_all
 from sqlalchemy.orm import Session
 
 from store.errors import StorageQuotaError
@@ -27,20 +27,34 @@ class Usage:
         return self.artifacts + self.models + self.datasets + self.uploads
 
 
+_SIZES: dict[str, Select[str, int]] = {
+    "artifacts": select(Job.owner_id, Artifact.size).join(Job, Job.id == Artifact.job_id),
+    "models": select(OwnModel.owner_id, OwnModel.size),
+    "datasets": select(OwnDataset.owner_id, OwnDataset.size),
+    "uploads": select(Upload.owner_id, Upload.length.label("size")),
+}
+
+
 def usage(session: Session, owner_id: str) -> Usage:
-    artifacts = select(func.sum(Artifact.size)).join(Job, Job.id == Artifact.job_id).where(Job.owner_id == owner_id)
-    models = select(func.sum(OwnModel.size)).where(OwnModel.owner_id == owner_id)
-    datasets = select(func.sum(OwnDataset.size)).where(OwnDataset.owner_id == owner_id)
-    uploads = select(func.sum(Upload.length)).where(Upload.owner_id == owner_id)
-    kinds = (artifacts, models, datasets, uploads)
-    return Usage(
-        *(int(each or 0) for each in session.execute(select(*(kind.scalar_subquery() for kind in kinds))).one())
-    )
+    """Nothing, for an owner that is not there."""
+    stored = {name: sizes.subquery() for name, sizes in _SIZES.items()}
+    sums = [
+        select(func.sum(each.c.size)).where(each.c.owner_id == owner_id).scalar_subquery().label(name)
+        for name, each in stored.items()
+    ]
+    return Usage(**{name: int(size or 0) for name, size in session.execute(select(*sums)).one()._mapping.items()})
 
 
 def used(session: Session, owner_id: str) -> int:
     """Bytes."""
     return usage(session, owner_id).total
+
+
+def used_by_each(session: Session) -> dict[str, int]:
+    """Bytes, by the ids of the owners that have anything stored."""
+    each = union_all(*_SIZES.values()).subquery("each")
+    rows = session.execute(select(each.c.owner_id, func.sum(each.c.size)).group_by(each.c.owner_id))
+    return {owner_id: int(size or 0) for owner_id, size in rows}
 
 
 def check_quota(session: Session, owner_id: str, more_bytes: int = 1) -> None:

@@ -46,7 +46,8 @@ class JobState(StrEnum):
     Left to cancelled alone: by the attempt (``end_cancelled``, ``lose``, ``release``), or by ``sweep_expired``."""
 
     SUCCEEDED = "succeeded"
-    """Plan, report and artifacts are there. Entered by ``finish`` from running. Final."""
+    """Plan, report and artifacts are there. Entered by ``finish`` from running; of a check, by ``finish_check``.
+    Final."""
 
     FAILED = "failed"
     """``error`` says why. Entered by ``fail``, and by ``lose`` and ``sweep_expired`` at the attempt limit. Final, but
@@ -59,6 +60,10 @@ class JobState(StrEnum):
     @property
     def is_final(self) -> bool:
         return self in {JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED}
+
+
+ENDED = tuple(state for state in JobState if state.is_final)
+UNFINISHED = tuple(state for state in JobState if not state.is_final)
 
 
 class EventKind(StrEnum):

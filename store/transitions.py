@@ -1,10 +1,10 @@
 """How a job's row is written: one guarded UPDATE, and in the same transaction one event for every row that it hit, and
 what webhooks are told of it.
 
-``store.tables.JobState`` documents the machine; ``store.jobs``, ``store.attempts`` and ``store.upkeep`` are its moves,
-and nobody else writes ``jobs.state``. Every move names the state that it leaves in its WHERE; those of an attempt name
-its lease token too (the fence), so that a worker which was paused, cut off or presumed dead writes nothing when it
-wakes. No function commits.
+``store.tables.JobState`` documents the machine; ``store.jobs``, ``changes``, ``attempts``, ``checks`` and ``upkeep``
+are its moves, and nobody else writes ``jobs.state``. Every move names the state that it leaves in its WHERE; those of
+an attempt name its lease token too (the fence), so that a worker which was paused, cut off or presumed dead writes
+nothing when it wakes. No function commits.
 """
 
 from collections.abc import Sequence

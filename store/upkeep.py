@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session, aliased
 
 from store import trash
 from store.session import now
-from store.tables import Artifact, Job, JobState
+from store.tables import ENDED, Artifact, Job, JobState
 from store.transitions import end_attempts, locked
 from store.values import Doorbell, JobError
 
@@ -51,8 +51,7 @@ def unrung(session: Session, limit: int = 16) -> list[Doorbell]:
 
 def with_useless_checkpoint(session: Session, limit: int = 16) -> list[str]:
     """The ids of jobs that have ended, however, and still have a checkpoint: ``forget`` it."""
-    ended = [state for state in JobState if state.is_final]
-    ids = select(Job.id).where(Job.checkpoint.is_not(None), Job.state.in_(ended)).order_by(Job.id).limit(limit)
+    ids = select(Job.id).where(Job.checkpoint.is_not(None), Job.state.in_(ENDED)).order_by(Job.id).limit(limit)
     return list(session.scalars(ids))
 
 
@@ -61,8 +60,7 @@ def forget_checkpoint(session: Session, job_id: str) -> bool:
 
     False: it has been retried or deleted meanwhile, and the blobs are not to be touched.
     """
-    ended = [state for state in JobState if state.is_final]
-    forgotten = update(Job).where(Job.id == job_id, Job.state.in_(ended)).values(checkpoint=None).returning(Job.id)
+    forgotten = update(Job).where(Job.id == job_id, Job.state.in_(ENDED)).values(checkpoint=None).returning(Job.id)
     return session.scalar(forgotten) is not None
 
 
