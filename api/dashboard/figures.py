@@ -49,10 +49,11 @@ def duration(given: float | None) -> str:
 
 
 def about(given: float | None) -> str:
-    """Seconds that are estimated: the smaller unit goes where it says little."""
-    told = duration(given)
-    number, unit, *rest = [*told.split(), ""][:3]
-    return f"{number} {unit}" if rest[0] and int(number) >= 10 else told
+    """Seconds that are estimated: of ten units or more, no smaller ones are told."""
+    if given is None:
+        return NOTHING
+    unit = next((unit for unit in (86400, 3600, 60) if given >= 10 * unit), 1)
+    return duration(unit * round(given / unit))
 
 
 def moment(given: datetime | None) -> str | Markup:
