@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, TypeVar
 
-from sqlalchemy import exc as sql
-
 from core.errors import (
     ArchitectureError,
     DatasetError,
@@ -18,6 +16,7 @@ from core.errors import (
     UnreachableTargetError,
     VitpressError,
 )
+from store import session
 from store.errors import (
     ArtifactNotFoundError,
     ArtifactsDeletedError,
@@ -63,7 +62,7 @@ from store.errors import (
 )
 
 MEDIA_TYPE = "application/problem+json"
-DATABASE_UNREACHABLE = (sql.OperationalError, sql.InterfaceError, sql.TimeoutError)
+DATABASE_UNREACHABLE = session.DATABASE_UNREACHABLE
 # What any route with a JSON body may answer.
 BODY_STATUSES = (
     HTTPStatus.BAD_REQUEST,
@@ -72,9 +71,8 @@ BODY_STATUSES = (
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
 )
 
-# RFC 9110's name: http.HTTPStatus has it from Python 3.13 on only
 _CHECKSUM_MISMATCH = 460  # tus's own: no RFC has it
-_PHRASES = {HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "Content Too Large"}
+_PHRASES = {HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "Content Too Large"}  # RFC 9110's, which Python has from 3.13 on
 
 T = TypeVar("T")
 

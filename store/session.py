@@ -13,7 +13,7 @@ from typing import Any
 
 import psycopg
 from psycopg.waiting import Ready
-from sqlalchemy import Connection, Engine, Table, create_engine, event, func, select
+from sqlalchemy import Connection, Engine, Table, create_engine, event, exc, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.orm import Session, sessionmaker
@@ -40,6 +40,9 @@ _POSTGRES_SESSION = f"""
     SET tcp_keepalives_count = 2;
     SET tcp_user_timeout = '{ANSWER_SECONDS}s';
 """
+
+# Raised where the database is away, or cannot be written.
+DATABASE_UNREACHABLE = (exc.OperationalError, exc.InterfaceError, exc.TimeoutError)
 
 session_factory = sessionmaker(autoflush=False, expire_on_commit=False)
 

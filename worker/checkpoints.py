@@ -17,19 +17,18 @@ import structlog
 from sqlalchemy import Engine
 
 from core.errors import first_line
-from store import attempts
+from store import attempts, trash
 from store.blobs import Blobs
 from store.errors import BlobNotFoundError, BlobStoreError, LeaseLostError
-from store.session import transaction
+from store.session import DATABASE_UNREACHABLE, transaction
 from store.values import CheckpointFile, Claim
-from worker.outages import DATABASE_UNREACHABLE
 
 log = structlog.get_logger(__name__)
 
 
 def prefix(job_id: str) -> str:
     """Under which all blobs of a job's checkpoints are."""
-    return f"jobs/{job_id}/checkpoint"
+    return f"{trash.job_prefix(job_id)}/checkpoint"
 
 
 class BlobCheckpoints:

@@ -21,16 +21,17 @@ from core.report import AnyReport
 from store import attempts, jobs, logs, trash
 from store.blobs import Blobs
 from store.errors import BlobStoreError, LeaseLostError
-from store.session import engine, transaction
+from store.local_blobs import FULL
+from store.session import DATABASE_UNREACHABLE, engine, transaction
 from store.settings import Settings, get_settings
 from store.tables import JobKind
 from store.values import ArtifactView, Claim, JobError, JobView
 from worker import checking, dataset_source, lifeline, model_checking, model_source, spans
 from worker.checkpoints import BlobCheckpoints
-from worker.outages import DATABASE_UNREACHABLE, is_disk_full
 
 PROGRESS_SECONDS = 0.5  # between two writes within a stage
 MEDIA_TYPES = {".json": "application/json"}
+_FULL_ELSEWHERE = tuple(f"(os error {number})" for number in FULL)  # as libraries written in Rust say it
 
 log = structlog.get_logger(__name__)
 
@@ -179,6 +180,10 @@ def outcome_of(claim: Claim, database: Engine) -> Iterator[None]:
             return
         with suppress(LeaseLostError), transaction(database) as session:
             attempts.fail(session, claim, explain(error))
+
+
+def is_disk_full(error: Exception) -> bool:
+    return (isinstance(error, OSError) and error.errno in FULL) or str(error).endswith(_FULL_ELSEWHERE)
 
 
 def explain(error: Exception) -> JobError:
