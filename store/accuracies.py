@@ -13,6 +13,8 @@ _TOP1 = ("before", "accuracy", "top1", "value")
 
 @dataclass(frozen=True, slots=True)
 class Accuracy:
+    """Of a model before it is compressed. ``top1``: the fraction of the images of ``dataset`` that it names right."""
+
     dataset: str
     top1: float
 

@@ -55,6 +55,7 @@ def broken_key(dataset_id: str) -> str:
 
 
 def thumbnail_key(dataset_id: str, name: str) -> str:
+    """A picture in WebP, of at most 128 × 128 pixels."""
     return f"{prefix(dataset_id)}/thumbnails/{name}"
 
 
@@ -130,6 +131,7 @@ def list_(session: Session, owner_id: str) -> list[DatasetView]:
 
 
 def names(session: Session, owner_id: str) -> list[str]:
+    """As jobs say them, in order."""
     return brought.names(session, OwnDataset, owner_id)
 
 

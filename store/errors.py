@@ -1,4 +1,7 @@
-"""What the store refuses, as types with fields: the API answers with them, the runner stops at them."""
+"""What the store refuses, as types with fields: the API answers with them, the runner stops at them.
+
+In one list, as ``api.errors.RULES`` is, where each that a request can meet has its line.
+"""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -75,6 +78,8 @@ class LastAdminKeyError(VitpressError):
 
 
 class OwnerExistsError(VitpressError):
+    """Owners are known by their names: no two have the same."""
+
     code = "owner_exists"
 
     def __init__(self, name: str) -> None:
@@ -93,6 +98,8 @@ class ProjectExistsError(VitpressError):
 
 
 class OwnerNotFoundError(VitpressError):
+    """For administrators: nobody else names an owner."""
+
     code = "owner_not_found"
 
     def __init__(self, name: str) -> None:
@@ -230,6 +237,8 @@ class WebhookNotFoundError(VitpressError):
 
 
 class DeliveryNotFoundError(VitpressError):
+    """It is not there, too old to be kept, or another webhook's."""
+
     code = "delivery_not_found"
 
     def __init__(self, delivery_id: str) -> None:
@@ -238,6 +247,8 @@ class DeliveryNotFoundError(VitpressError):
 
 
 class WebhookDisabledError(VitpressError):
+    """Nothing is sent to it, not even what is asked for."""
+
     code = "webhook_disabled"
 
     def __init__(self, webhook_id: str) -> None:
@@ -246,6 +257,8 @@ class WebhookDisabledError(VitpressError):
 
 
 class TooManyWebhooksError(VitpressError):
+    """The owner has ``limit``."""
+
     code = "too_many_webhooks"
 
     def __init__(self, limit: int) -> None:
@@ -334,6 +347,8 @@ class DatasetInUseError(VitpressError):
 
 
 class ThumbnailNotFoundError(VitpressError):
+    """The dataset is there; its check has kept no picture of that name, or has not ended."""
+
     code = "thumbnail_not_found"
 
     def __init__(self, dataset: str, name: str) -> None:
@@ -353,6 +368,8 @@ class DirectoryNotAllowedError(VitpressError):
 
 
 class ArtifactNotFoundError(VitpressError):
+    """The job is there; it has left no file of that name, or has not ended."""
+
     code = "artifact_not_found"
 
     def __init__(self, job_id: str, name: str) -> None:

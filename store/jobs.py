@@ -310,6 +310,7 @@ def last_event_ids(session: Session, job_ids: Collection[str]) -> dict[str, int]
 
 
 def column(session: Session, job_id: str, column: Any) -> Any:
+    """Of one row, and nothing else of it. Raises ``JobNotFoundError``."""
     row = session.execute(select(column).where(Job.id == job_id)).one_or_none()
     if row is None:
         raise JobNotFoundError(job_id)

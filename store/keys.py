@@ -198,6 +198,7 @@ def identity(key: Any, owner: str, at: datetime) -> tuple[Identity, bool]:
 
 
 def note_use(session: Session, key_id: str | None) -> None:
+    """That is now. ``key_id``: None in local mode, where there is none to note it of."""
     session.execute(update(ApiKey).where(ApiKey.id == key_id).values(last_used_at=now(session)))
 
 

@@ -17,6 +17,8 @@ _WITHOUT_WAITING = getattr(os, "RWF_NOWAIT", None)  # of Linux
 
 
 class LocalBlobs:
+    """``store.blob_place.Place`` in the directory ``root``, which is made if need be."""
+
     def __init__(self, root: Path) -> None:
         root.mkdir(parents=True, exist_ok=True)
         self._root = root

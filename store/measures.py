@@ -24,6 +24,8 @@ LIVE = timedelta(seconds=60)  # a worker that was not heard of for longer is gon
 
 @dataclass(frozen=True)
 class Measures:
+    """Of the whole server. Of what has ended, that of the last ``WINDOW``."""
+
     jobs: Mapping[tuple[Queue, JobState], int]  # those that have not ended
     oldest_seconds: Mapping[Queue, float]  # for how long the oldest queued job has waited; 0: none waits
     ended: Mapping[JobState, int]
@@ -36,6 +38,7 @@ class Measures:
 
 
 def read(session: Session) -> Measures:
+    """However many jobs have ended, it looks at ``MOST`` of them."""
     at = now(session)
     counts = session.execute(
         select(Job.queue, Job.state, func.count()).where(Job.state.in_(UNFINISHED)).group_by(Job.queue, Job.state)

@@ -9,8 +9,10 @@ from store import traces
 
 
 def request_id() -> str | None:
+    """None outside of a request."""
     return get_contextvars().get("request_id")
 
 
 def traceparent() -> str | None:
+    """As W3C writes it; None where nothing is traced."""
     return traces.traceparent()

@@ -135,6 +135,7 @@ def list_(session: Session, owner_id: str) -> list[ModelView]:
 
 
 def names(session: Session, owner_id: str) -> list[str]:
+    """As jobs say them, in order."""
     return brought.names(session, OwnModel, owner_id)
 
 

@@ -67,6 +67,7 @@ def set_limits(session: Session, name: str, limits: Limits) -> OwnerView:
 
 
 def limits(session: Session, owner_id: str) -> Limits:
+    """Of an owner that is there."""
     return _view(session.get_one(Owner, owner_id)).limits
 
 

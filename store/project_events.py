@@ -41,6 +41,8 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class ProjectEvent:
+    """``position``: where whoever has seen it goes on."""
+
     job_id: str
     event: EventView
     position: Position

@@ -44,6 +44,8 @@ PATIENT = Patience(10, 120, 15)  # hours of work would be lost
 
 
 class S3Blobs:
+    """``store.blob_place.Place`` in a bucket, under ``prefix``. ``patience``: with a store that fails."""
+
     def __init__(self, bucket: str, prefix: str | None, settings: Settings, patience: Patience) -> None:
         self._store = S3Store(
             bucket,

@@ -49,6 +49,7 @@ session_factory = sessionmaker(autoflush=False, expire_on_commit=False)
 
 @made_once
 def engine(settings: Settings) -> Engine:
+    """One for each ``settings``, for as long as the process lives. SQLite's directory is made if need be."""
     url = make_url(settings.database_url)
     if url.get_backend_name() != "sqlite":
         postgres = create_engine(url, pool_pre_ping=True, connect_args=_POSTGRES_OPTIONS, **_pool(settings))

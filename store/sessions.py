@@ -46,6 +46,7 @@ def identify(session: Session, token: str) -> tuple[Identity, bool] | None:
 
 
 def close(session: Session, token: str) -> None:
+    """Harmless if there is none."""
     session.execute(delete(SignIn).where(SignIn.token_sha256 == _hash(token)))
 
 

@@ -30,6 +30,8 @@ def _in_data_dir(prefix: str, name: str) -> Any:
 
 
 class Settings(BaseSettings):
+    """Frozen. What is invalid raises pydantic's ``ValidationError``, which does not repeat it."""
+
     model_config = SettingsConfigDict(env_prefix="VITPRESS_", frozen=True, hide_input_in_errors=True)  # has passwords
 
     data_dir: Directory = Path(".vitpress").resolve()
@@ -77,4 +79,5 @@ class Settings(BaseSettings):
 
 @lru_cache
 def get_settings() -> Settings:
+    """Those of the environment, as it was when somebody first asked."""
     return Settings()

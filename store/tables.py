@@ -67,6 +67,8 @@ UNFINISHED = tuple(state for state in JobState if not state.is_final)
 
 
 class EventKind(StrEnum):
+    """STATE and STAGE: it has changed. PROGRESS: within a stage, at most a few times a second."""
+
     STATE = "state"
     STAGE = "stage"
     PROGRESS = "progress"
@@ -104,6 +106,8 @@ _WAITING = text("state = 'queued'")
 
 
 class Base(DeclarativeBase):
+    """Constraints and indexes are named by rule, so that migrations can name them."""
+
     metadata = MetaData(
         naming_convention={
             "pk": "pk_%(table_name)s",
@@ -187,6 +191,8 @@ class SignIn(Base):
 
 
 class Job(Base):
+    """A compression, or a check of what its owner brought: what was asked for, where it is, what came of it."""
+
     __tablename__ = "jobs"
 
     id: Mapped[str] = _id()
@@ -298,6 +304,8 @@ class Event(Base):
 
 
 class Artifact(Base):
+    """A file that a job left. It was put in the blob store before the row was written."""
+
     __tablename__ = "artifacts"
 
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
@@ -385,6 +393,8 @@ class IdempotentRequest(Base):
 
 
 class Webhook(Base):
+    """Who is told of ``events``, which are of ``store.outbox.Signal``."""
+
     __tablename__ = "webhooks"
 
     id: Mapped[str] = _id()

@@ -54,6 +54,7 @@ NO_STAGE: dict[str, Any] = {"stage": None, "stage_fraction": 0.0, "stage_loss": 
 
 
 def fence(claim: Claim) -> tuple[ColumnElement[bool], ...]:
+    """The claim's attempt still holds its job."""
     return Job.id == claim.job_id, Job.lease_token == claim.token
 
 
@@ -67,14 +68,17 @@ def locked(ids: Select[str]) -> ColumnElement[bool]:
 
 
 def unleased(finished_at: Any) -> dict[str, Any]:
+    """What every end of an attempt sets. ``finished_at``: None where the job is queued again."""
     return {"lease_token": None, "lease_expires_at": None, "finished_at": finished_at, "stage_eta_seconds": None}
 
 
 def literal_state(state: JobState) -> ColumnElement[JobState]:
+    """With its type, which a CASE does not give it."""
     return literal(state, Job.state.type)
 
 
 def end_attempts(session: Session, *where: ColumnElement[bool], error: JobError) -> list[Any]:
+    """Cancelling → cancelled; else → queued again or, after the last attempt, → failed. Returns the rows."""
     at = now(session)
     cancelling = Job.state == JobState.CANCELLING
     last = Job.attempt >= Job.max_attempts
@@ -129,6 +133,7 @@ def _left_behind(rows: Sequence[Any]) -> list[str]:
 
 
 def log(session: Session, kind: EventKind, at: datetime, rows: Sequence[Any], message: str | None = None) -> None:
+    """One event for each of ``rows``, as they are after they were written in this transaction."""
     events = [
         {
             "job_id": row.id,
@@ -151,4 +156,5 @@ def log(session: Session, kind: EventKind, at: datetime, rows: Sequence[Any], me
 
 
 def state_of(rows: Sequence[Any]) -> JobState | None:
+    """Of the one row that there is; None: there is none."""
     return rows[0].state if rows else None

@@ -33,6 +33,7 @@ class UploadView:
 
 
 def path(settings: Settings, upload_id: str) -> Path:
+    """Of its file, which may not be there yet, or no more."""
     return settings.upload_dir / upload_id
 
 

@@ -68,6 +68,8 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class OwnerView:
+    """As administrators see it."""
+
     name: str
     created_at: datetime
     limits: Limits
@@ -75,6 +77,8 @@ class OwnerView:
 
 @dataclass(frozen=True, slots=True)
 class ProjectView:
+    """As its owner sees it."""
+
     name: str
     created_at: datetime
 

@@ -49,6 +49,7 @@ class DeliveryView:
 
 
 def new_secret() -> str:
+    """32 random bytes, as Standard Webhooks writes them."""
     return SECRET_PREFIX + base64.b64encode(os.urandom(32)).decode()
 
 

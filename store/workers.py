@@ -48,6 +48,7 @@ def beat(session: Session, name: str, memory_used_bytes: int | None = None) -> b
 
 
 def leave(session: Session, name: str) -> None:
+    """It ends. Harmless if it was forgotten before."""
     session.execute(delete(Worker).where(Worker.name == name))
 
 
