@@ -51,6 +51,12 @@ class TestTheDocuments:
             for part in filter(None, name.split("::")):
                 assert re.search(rf"(class|def) {part}\b", text), f"{file}::{name}"
 
+    def test_name_tests_that_exist_where_they_model_threats(self) -> None:
+        named_there = re.findall(r"`((?:\w+/)?test_\w+\.py)`", (ROOT / "docs" / "threat-model.md").read_text())
+        assert len(set(named_there)) > 20
+        for file in named_there:
+            assert (ROOT / "tests" / file).exists(), file
+
     def test_name_make_targets_that_exist(self) -> None:
         targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
         assert named(r"\bmake ([a-z]+)`") | named(r"^make ([a-z]+)") <= targets
