@@ -19,7 +19,7 @@ from api.resources import Database, Found
 from api.schemas_identity import KeyRequest, LimitsRequest, OwnerRequest, Role
 from api.session_cookie import check_origin
 from store import keys, owners, shares, workers
-from store.errors import PreconditionFailedError, ScopeError
+from store.errors import PreconditionFailedError
 from store.session import transaction
 from store.values import Identity, KeyView, Limits, OwnerView, Scope
 
@@ -33,8 +33,7 @@ Text = Annotated[str, Form()]
 
 
 def _administrator(visitor: Visitor) -> Identity:
-    if Scope.ADMIN not in visitor.scopes:
-        raise ScopeError(Scope.ADMIN)
+    keys.check_may(visitor, Scope.ADMIN)
     return visitor
 
 

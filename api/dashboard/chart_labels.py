@@ -42,8 +42,6 @@ SPOTS = (
     Spot("right", -9, -10),
     Spot("left", 9, 12),
     Spot("right", -9, 12),
-    Spot("left", 9, -24),
-    Spot("right", -9, 26),
 )
 
 

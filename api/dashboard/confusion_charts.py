@@ -50,7 +50,7 @@ def _map(changed: Sequence[ConfusionCell], names: Sequence[str]) -> Drawn:
                 legend=alt.Legend(title=None, orient="top", symbolType="square"),
             ),
             fillOpacity=alt.FillOpacity(
-                "size:Q", scale=alt.Scale(type="sqrt", domain=[0, most], range=[0.12, 0.75]), legend=None
+                "size:Q", scale=alt.Scale(type="sqrt", domain=[0, most], range=[0.12, 0.55]), legend=None
             ),
             description="text:N",
         )

@@ -12,7 +12,7 @@ from api.dashboard.compare_page import goal
 from api.dashboard.render import page
 from api.dashboard.team_page import WAITING_FOR
 from api.dashboard.visitor import Visitor
-from api.dependencies import JobCursor, encode_cursor, split_label
+from api.dependencies import JobCursor, next_cursor, split_label
 from api.queue import heard_lately
 from api.resources import Found
 from api.schemas import LABEL_WANTED
@@ -81,7 +81,7 @@ def list_(
         without=_without,
         known_labels=sorted({f"{key}={value}" for job in listed.items for key, value in job.labels.items()}),
         label_pattern=LABEL_PATTERN,
-        older=None if listed.next_cursor is None else encode_cursor(listed.next_cursor),
+        older=next_cursor(listed),
         is_first=cursor is None,
     )
 

@@ -72,7 +72,7 @@ def pareto(points: Sequence[Point], cost: Cost, *, width: int, height: int) -> a
         base.transform_filter("datum.is_original")
         .mark_point(shape="diamond", size=110, stroke="var(--text)", strokeWidth=1.75, fill="var(--surface)", opacity=1)
         .encode(description="name:N"),
-        beaten.mark_point(size=130, fill="var(--muted)", stroke="var(--surface)", opacity=0.75).encode(
+        beaten.mark_point(size=150, fill="var(--muted)", stroke="var(--surface)", opacity=0.75).encode(
             href="href:N", description="name:N", shape=shape
         ),
         kept.mark_point(size=150, filled=True, stroke="var(--surface)", strokeWidth=1, opacity=1).encode(

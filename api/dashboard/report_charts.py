@@ -235,7 +235,7 @@ def _mirrored(samples: LatencySamples) -> alt.LayerChart | alt.FacetChart:
         for place, count in enumerate(_histogram(times, low, step, bins))
         if count
     ]
-    end = 1.25 * max(abs(float(str(bar["share"]))) for bar in bars)
+    end = 1.45 * max(abs(float(str(bar["share"]))) for bar in bars)
     medians = [
         {
             "at": min(_quantile(times, 0.5), high),

@@ -10,7 +10,8 @@ from api import dependencies, session_cookie
 from api.identity import identity
 from api.resources import Found
 from core.errors import VitpressError
-from store.errors import InvalidKeyError, NotLocalError, ScopeError
+from store import keys
+from store.errors import InvalidKeyError, NotLocalError
 from store.values import Identity, Scope
 
 
@@ -56,8 +57,7 @@ Guest = Annotated[Identity | None, Depends(guest)]
 
 async def submitter(visitor: Visitor) -> Identity:
     """Raises ``ScopeError``."""
-    if Scope.SUBMIT not in visitor.scopes:
-        raise ScopeError(Scope.SUBMIT)
+    keys.check_may(visitor, Scope.SUBMIT)
     return visitor
 
 
