@@ -1,44 +1,20 @@
 """A small Vision Transformer, and images for it."""
 
-from typing import Any
-
 import pytest
-import torch
-from small_vit import CLASSES, INPUT_SIZE, Make
-from timm.models.vision_transformer import VisionTransformer
+from small_vit import Make, small_batches, small_vit
 from torch import Tensor, nn
 
 
 @pytest.fixture
 def make_vit() -> Make:
-    def make(**kwargs: Any) -> nn.Module:
-        torch.manual_seed(0)
-        sizes: dict[str, Any] = {
-            "img_size": 12,
-            "patch_size": 4,
-            "in_chans": 2,
-            "embed_dim": 22,
-            "depth": 3,
-            "num_heads": 2,
-        }
-        model = VisionTransformer(**(sizes | {"mlp_ratio": 2.5, "num_classes": CLASSES} | kwargs))
-        for parameter in model.parameters():
-            parameter.data.add_(torch.randn_like(parameter), alpha=0.15)  # biases and norms that are not 0 and 1
-        return model.eval()
-
-    return make
+    return small_vit
 
 
 @pytest.fixture
-def vit(make_vit: Make) -> nn.Module:
-    return make_vit()
+def vit() -> nn.Module:
+    return small_vit()
 
 
 @pytest.fixture
 def batches() -> list[tuple[Tensor, Tensor]]:
-    """190 images in batches of unequal size. Channels are correlated, as those of real images are."""
-    generator = torch.Generator().manual_seed(1)
-    mixing = torch.randn(2 * 144, 2 * 144, generator=generator) / 12
-    images = (torch.randn(190, 2 * 144, generator=generator) @ mixing).view(190, *INPUT_SIZE)
-    labels = torch.randint(0, CLASSES, (190,), generator=generator)
-    return list(zip(images.split(37), labels.split(37), strict=True))
+    return small_batches()

@@ -1,6 +1,7 @@
 import copy
 import json
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
@@ -11,7 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from pydantic import ValidationError
-from small_vit import CLASSES, Make
+from small_vit import CLASSES, Make, small_batches, small_vit
 from torch import Tensor, nn
 
 from core import artifact, exports, measure
@@ -46,53 +47,65 @@ def onnx_logits(file: Path, images: Tensor) -> Tensor:
     return torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
 
 
+@dataclass(frozen=True)
+class Exported:
+    """A model in all formats, which takes seconds: once for all that is to be seen of it."""
+
+    model: nn.Module
+    as_it_was: dict[str, Tensor]
+    directory: Path
+    onnx: Export
+    eight_bits: Export
+    torch_export: Export
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    vit = small_vit().train()
+    before, directory = copy.deepcopy(vit.state_dict()), tmp_path_factory.mktemp("exported")
+    listed = write(vit, small_batches(), directory, *ALL)
+    return Exported(vit, before, directory, *listed)
+
+
 class TestOnnx:
-    def test_gives_the_models_logits_for_batches_of_any_size(
-        self, vit: nn.Module, batches: Batches, tmp_path: Path
-    ) -> None:
-        (listed,) = write(vit, batches, tmp_path, "onnx")
+    def test_gives_the_models_logits_for_batches_of_any_size(self, exported: Exported, batches: Batches) -> None:
+        listed = exported.onnx
         assert (listed.format, listed.file, listed.error) == ("onnx", "model.onnx", None)
         for size in (1, 2, 31):
             images = batches[2][0][:size]
-            found = onnx_logits(tmp_path / "model.onnx", images)
-            torch.testing.assert_close(found, logits(vit, images), rtol=1e-4, atol=1e-5)
+            found = onnx_logits(exported.directory / "model.onnx", images)
+            torch.testing.assert_close(found, logits(exported.model, images), rtol=1e-4, atol=1e-5)
 
-    def test_is_one_valid_file_with_named_ends(self, vit: nn.Module, batches: Batches, tmp_path: Path) -> None:
-        (listed,) = write(vit, batches, tmp_path, "onnx")
-        assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
-        assert listed.file_bytes == (tmp_path / "model.onnx").stat().st_size
-        model = onnx.load(tmp_path / "model.onnx")
+    def test_is_one_valid_file_with_named_ends(self, exported: Exported) -> None:
+        file = exported.directory / "model.onnx"
+        assert exported.onnx.file_bytes == file.stat().st_size
+        model = onnx.load(file)
         onnx.checker.check_model(model, full_check=True)
         (images,), (scores,) = model.graph.input, model.graph.output
         assert [each.dim_param or each.dim_value for each in images.type.tensor_type.shape.dim] == ["batch", 2, 12, 12]
         assert (images.name, scores.name) == ("images", "logits")
 
-    def test_lists_its_difference_from_the_model(self, vit: nn.Module, batches: Batches, tmp_path: Path) -> None:
-        (listed,) = write(vit, batches, tmp_path, "onnx")
-        images = batches[0][0]
-        found = torch.cat([onnx_logits(tmp_path / "model.onnx", part) for part in (images[:1], images[1:])])
-        assert listed.max_abs_difference == pytest.approx(float((found - logits(vit, images)).abs().max()), abs=1e-6)
-        assert listed.agreement is not None
-        assert listed.agreement.value == 1
-        assert listed.accuracy is None
+    def test_lists_its_difference_from_the_model(self, exported: Exported, batches: Batches) -> None:
+        images, file = batches[0][0], exported.directory / "model.onnx"
+        found = torch.cat([onnx_logits(file, part) for part in (images[:1], images[1:])])
+        difference = float((found - logits(exported.model, images)).abs().max())
+        assert exported.onnx.max_abs_difference == pytest.approx(difference, abs=1e-6)
+        assert exported.onnx.agreement is not None
+        assert exported.onnx.agreement.value == 1
+        assert exported.onnx.accuracy is None
 
 
 class TestTorchExport:
-    def test_gives_the_models_logits_for_batches_of_any_size(
-        self, vit: nn.Module, batches: Batches, tmp_path: Path
-    ) -> None:
-        (listed,) = write(vit, batches, tmp_path, "torch-export")
+    def test_gives_the_models_logits_for_batches_of_any_size(self, exported: Exported, batches: Batches) -> None:
+        listed = exported.torch_export
         assert (listed.format, listed.file, listed.error) == ("torch-export", "model.pt2", None)
-        again = torch.export.load(tmp_path / "model.pt2").module()
+        again = torch.export.load(exported.directory / "model.pt2").module()
         for size in (1, 2, 31):
             images = batches[2][0][:size]
-            torch.testing.assert_close(logits(again, images), logits(vit, images))
+            torch.testing.assert_close(logits(again, images), logits(exported.model, images))
 
-    def test_holds_no_pickle_no_image_and_no_path_of_this_machine(
-        self, vit: nn.Module, batches: Batches, tmp_path: Path
-    ) -> None:
-        write(vit, batches, tmp_path, "torch-export")
-        with ZipFile(tmp_path / "model.pt2") as archive:
+    def test_holds_no_pickle_no_image_and_no_path_of_this_machine(self, exported: Exported) -> None:
+        with ZipFile(exported.directory / "model.pt2") as archive:
             contents = {name: archive.read(name) for name in archive.namelist()}
         assert not any(
             content.startswith((b"PK", b"\x80")) for name, content in contents.items() if "weight_" not in name
@@ -105,7 +118,7 @@ class TestEightBits:
     def test_make_a_smaller_file_with_a_measured_accuracy(
         self, make_vit: Make, batches: Batches, tmp_path: Path
     ) -> None:
-        vit = make_vit(embed_dim=66, num_classes=5)  # large enough for weights to outweigh the graph
+        vit = make_vit(embed_dim=66, num_classes=5, depth=1)  # large enough for weights to outweigh the graph
         labelled = [(images, logits(vit, images).argmax(-1)) for images, _ in batches]  # so that the model is right
         plain, small = write(vit, labelled, tmp_path, "onnx", "onnx-int8")
         assert plain.file_bytes is not None
@@ -123,17 +136,17 @@ class TestEightBits:
         assert plain.max_abs_difference is not None
         assert small.max_abs_difference > 10 * plain.max_abs_difference
 
-    def test_can_be_had_without_the_floats(self, vit: nn.Module, batches: Batches, tmp_path: Path) -> None:
-        write(vit, batches, tmp_path, "onnx-int8")
-        assert [path.name for path in tmp_path.iterdir()] == ["model.int8.onnx"]
-        operators = {node.op_type for node in onnx.load(tmp_path / "model.int8.onnx").graph.node}
+    def test_compute_in_eight_bits(self, exported: Exported) -> None:
+        operators = {node.op_type for node in onnx.load(exported.directory / "model.int8.onnx").graph.node}
         assert {"MatMulInteger", "DynamicQuantizeLinear"} <= operators
         assert "Conv" in operators
 
-    def test_count_the_five_best_answers_too_where_there_are_more(
-        self, vit: nn.Module, batches: Batches, tmp_path: Path
-    ) -> None:
-        (listed,) = write(vit, batches, tmp_path, "onnx-int8")
+    def test_can_be_had_without_the_floats(self, batches: Batches, tmp_path: Path) -> None:
+        write(Windows(), batches, tmp_path, "onnx-int8")
+        assert [path.name for path in tmp_path.iterdir()] == ["model.int8.onnx"]
+
+    def test_count_the_five_best_answers_too_where_there_are_more(self, exported: Exported) -> None:
+        listed = exported.eight_bits
         assert listed.accuracy is not None
         assert listed.accuracy.top5 is not None
         assert listed.accuracy.top5.value > listed.accuracy.top1.value
@@ -184,19 +197,16 @@ class TestAnyModule:
     def test_of_timms_variants_is_exported(
         self, make_vit: Make, batches: Batches, tmp_path: Path, kwargs: dict[str, Any]
     ) -> None:
-        listed = write(make_vit(**kwargs), batches, tmp_path, "onnx", "torch-export")
+        listed = write(make_vit(depth=1, **kwargs), batches, tmp_path, "onnx", "torch-export")
         assert [each.error for each in listed] == [None, None]
 
-    def test_is_left_as_it_is(self, vit: nn.Module, batches: Batches, tmp_path: Path) -> None:
-        before = copy.deepcopy(vit.state_dict())
-        vit.train()
-        write(vit, batches, tmp_path, *ALL)
-        assert vit.training
-        assert all(parameter.requires_grad for parameter in vit.parameters())
-        torch.testing.assert_close(vit.state_dict(), before, rtol=0, atol=0)
+    def test_is_left_as_it_is(self, exported: Exported) -> None:
+        assert exported.model.training
+        assert all(parameter.requires_grad for parameter in exported.model.parameters())
+        torch.testing.assert_close(exported.model.state_dict(), exported.as_it_was, rtol=0, atol=0)
 
-    def test_may_be_checked_on_a_single_image(self, vit: nn.Module, batches: Batches, tmp_path: Path) -> None:
-        (listed,) = exports.write(vit, ("onnx",), tmp_path, images=batches[0][0][:1], evaluation=batches)
+    def test_may_be_checked_on_a_single_image(self, batches: Batches, tmp_path: Path) -> None:
+        (listed,) = exports.write(Windows(), ("onnx",), tmp_path, images=batches[0][0][:1], evaluation=batches)
         assert listed.error is None
 
 
@@ -240,23 +250,23 @@ class TestAnExportThatFails:
         assert list(tmp_path.iterdir()) == []
 
     def test_to_say_what_the_model_says_is_not_handed_out(
-        self, vit: nn.Module, batches: Batches, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, batches: Batches, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(exports, "TOLERANCE", 1e-12)
-        (listed,) = write(vit, batches, tmp_path, "onnx")
+        (listed,) = write(Windows(), batches, tmp_path, "onnx")
         assert listed.error is not None
         assert "from the model's" in listed.error
         assert list(tmp_path.iterdir()) == []
 
     def test_to_fit_into_one_file_is_listed(
-        self, vit: nn.Module, batches: Batches, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, batches: Batches, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(exports, "ONNX_BYTES", 1009)
-        (listed,) = write(vit, batches, tmp_path, "onnx")
+        (listed,) = write(Windows(), batches, tmp_path, "onnx")
         assert listed.error is not None
         assert "one ONNX file" in listed.error
 
-    def test_is_not_what_a_listener_that_raises_is(self, vit: nn.Module, batches: Batches, tmp_path: Path) -> None:
+    def test_is_not_what_a_listener_that_raises_is(self, batches: Batches, tmp_path: Path) -> None:
         """That is how a job stops which is no longer the worker's own."""
 
         def refuse(progress: Progress) -> None:
@@ -264,7 +274,9 @@ class TestAnExportThatFails:
                 raise InterruptedError
 
         with pytest.raises(InterruptedError):
-            exports.write(vit, ("onnx-int8",), tmp_path, images=batches[0][0], evaluation=batches, on_progress=refuse)
+            exports.write(
+                Windows(), ("onnx-int8",), tmp_path, images=batches[0][0], evaluation=batches, on_progress=refuse
+            )
 
 
 class TestACompression:
