@@ -115,12 +115,7 @@ async def get(
 def _listed(found: Resources, job_id: str, name: str) -> ArtifactView:
     """Raises ``ArtifactNotFoundError``, ``ArtifactsDeletedError``."""
     with transaction(found.engine, read_only=True) as session:
-        artifact = next((each for each in jobs.artifacts(session, job_id) if each.name == name), None)
-        if artifact is None and jobs.get(session, job_id).artifacts_deleted_at is not None:
-            raise ArtifactsDeletedError(job_id)
-    if artifact is None:
-        raise ArtifactNotFoundError(job_id, name)
-    return artifact
+        return jobs.artifact(session, job_id, name)
 
 
 def _link(found: Resources, artifact: ArtifactView) -> str | None:

@@ -2,7 +2,7 @@
 
 import base64
 import binascii
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import Depends, Path, Query, Request
@@ -13,7 +13,7 @@ from api.resources import found_by
 from api.schemas import LabelWanted
 from store import jobs
 from store.errors import JobNotFoundError
-from store.values import JobView
+from store.values import JobView, Page
 
 
 async def job_id(job_id: Annotated[str, Path(description="As `POST /v1/jobs` returned it")], request: Request) -> str:
@@ -82,6 +82,11 @@ def split_label(wanted: str) -> tuple[str, str | None]:
 def encode_cursor(last: str) -> str:
     """Opaque to clients, so that what a page is continued by can change."""
     return base64.urlsafe_b64encode(last.encode()).decode().rstrip("=")
+
+
+def next_cursor(page: Page[Any]) -> str | None:
+    """None on the last page."""
+    return None if page.next_cursor is None else encode_cursor(page.next_cursor)
 
 
 def malformed_cursor() -> InvalidRequestError:

@@ -14,7 +14,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from api import session_cookie
 from api.resources import Resources, found_by
 from store import keys
-from store.errors import InvalidKeyError, NotLocalError, ScopeError
+from store.errors import InvalidKeyError, NotLocalError
 from store.owners import LOCAL_IDENTITY
 from store.session import transaction
 from store.values import Identity, Scope
@@ -111,8 +111,7 @@ def _may(scope: Scope) -> Callable[..., Awaitable[Identity]]:
         request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
     ) -> Identity:
         asking = await identity(found_by(request), request, given)
-        if scope not in asking.scopes:
-            raise ScopeError(scope)
+        keys.check_may(asking, scope)
         return asking
 
     return check

@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 
 from api import results
-from api.dependencies import JobCursor, JobId, Limit, SeenJob, WantedLabels, encode_cursor
+from api.dependencies import JobCursor, JobId, Limit, SeenJob, WantedLabels, next_cursor
 from api.errors import BODY_STATUSES, InvalidRequestError, PreconditionRequiredError, ResultNotReadyError, responses
 from api.idempotency import Once
 from api.identity import Reader, Submitter
@@ -57,7 +57,7 @@ def list_(
         )
     return JobPage(
         items=[shown(view, request) for view in page.items],
-        next_cursor=None if page.next_cursor is None else encode_cursor(page.next_cursor),
+        next_cursor=next_cursor(page),
     )
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
-from api.dependencies import JobCursor, Limit, canonical_id, encode_cursor
+from api.dependencies import JobCursor, Limit, canonical_id, next_cursor
 from api.errors import BODY_STATUSES, checked, responses
 from api.idempotency import Once
 from api.identity import Reader, Submitter
@@ -22,7 +22,7 @@ from store.errors import (
     SecretNotRepeatedError,
 )
 from store.session import transaction
-from store.values import Identity, KeyView, Scope
+from store.values import KeyView, Scope
 
 NO_STORE = {"Cache-Control": "no-store"}  # an answer that holds a secret
 
@@ -53,7 +53,7 @@ def create(body: KeyRequest, asking: Submitter, once: Once, request: Request, re
         owner_id = asking.owner_id
         if body.owner is not None and body.owner != asking.owner:
             name = body.owner
-            _check_admin(asking)
+            keys.check_may(asking, Scope.ADMIN)
             [owner_id] = checked(lambda: owners.find(session, name))
         key_id, key = keys.create(
             session, owner_id, name=body.name, scopes=body.wanted, expires_at=body.expires_at, asking=asking
@@ -74,12 +74,12 @@ def list_(
     with transaction(engine, read_only=True) as session:
         owner_id = asking.owner_id
         if owner is not None and owner != asking.owner:
-            _check_admin(asking)
+            keys.check_may(asking, Scope.ADMIN)
             owner_id = owners.find(session, owner)
         page = keys.list_(session, owner_id, cursor=cursor, limit=limit)
     return KeyPage(
         items=[shown(view) for view in page.items],
-        next_cursor=None if page.next_cursor is None else encode_cursor(page.next_cursor),
+        next_cursor=next_cursor(page),
     )
 
 
@@ -137,8 +137,3 @@ def _new(view: KeyView, key: str, request: Request, response: Response) -> NewKe
     response.headers["Location"] = request.url_for("get_key", key_id=view.id).path
     response.headers.update(NO_STORE)
     return NewKey.model_validate(shown(view).model_dump() | {"key": key})
-
-
-def _check_admin(asking: Identity) -> None:
-    if Scope.ADMIN not in asking.scopes:
-        raise ScopeError(Scope.ADMIN)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Request, Response
 
-from api.dependencies import Limit, NameCursor, encode_cursor
+from api.dependencies import Limit, NameCursor, next_cursor
 from api.errors import BODY_STATUSES, PreconditionRequiredError, responses
 from api.idempotency import Once
 from api.identity import Admin
@@ -56,7 +56,7 @@ def list_(_: Admin, engine: Database, cursor: NameCursor, limit: Limit = 50) -> 
         page = owners.list_(session, cursor=cursor, limit=limit)
     return OwnerPage(
         items=[Owner.model_validate(view) for view in page.items],
-        next_cursor=None if page.next_cursor is None else encode_cursor(page.next_cursor),
+        next_cursor=next_cursor(page),
     )
 
 

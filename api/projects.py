@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Request, Response
 
-from api.dependencies import Limit, NameCursor, encode_cursor
+from api.dependencies import Limit, NameCursor, next_cursor
 from api.errors import BODY_STATUSES, responses
 from api.idempotency import Once
 from api.identity import Reader, Submitter
@@ -51,7 +51,7 @@ def list_(asking: Reader, engine: Database, cursor: NameCursor, limit: Limit = 5
         page = owners.list_projects(session, asking.owner_id, cursor=cursor, limit=limit)
     return ProjectPage(
         items=[Project.model_validate(view) for view in page.items],
-        next_cursor=None if page.next_cursor is None else encode_cursor(page.next_cursor),
+        next_cursor=next_cursor(page),
     )
 
 

@@ -4,7 +4,6 @@ What is on the disk counts once the row's offset says so. What lies behind that 
 killed, is written over by whoever comes next.
 """
 
-import errno
 import fcntl
 import hashlib
 import os
@@ -28,6 +27,7 @@ from api.errors import (
 )
 from store import uploads
 from store.errors import UploadNotFoundError
+from store.local_blobs import FULL
 from store.session import transaction
 from store.settings import Settings
 from store.uploads import UploadView
@@ -142,7 +142,7 @@ async def receive(request: Request, target: Target, offset: int, checksum: Check
         target.delete_file()  # it was deleted meanwhile, perhaps before the file was made here
         raise
     except OSError as error:
-        if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+        if error.errno in FULL:
             raise DiskFullError from error
         raise
     finally:

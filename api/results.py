@@ -11,7 +11,6 @@ from core.evidence import Evidence
 from core.report import AnyReport, Report, SweepReport, folder
 from store import jobs
 from store.blobs import Stored
-from store.errors import ArtifactNotFoundError, ArtifactsDeletedError
 from store.session import transaction
 from vitpress.artifact import EVIDENCE
 
@@ -57,10 +56,6 @@ def evidence(found: Resources, job_id: str, report: AnyReport, place: int) -> Ev
     if isinstance(report, SweepReport):
         name = f"{folder(report.table[place].ratio)}/{EVIDENCE}"
     with transaction(found.engine, read_only=True) as session:
-        artifact = next((one for one in jobs.artifacts(session, job_id) if one.name == name), None)
-        if artifact is None and jobs.get(session, job_id).artifacts_deleted_at is not None:
-            raise ArtifactsDeletedError(job_id)
-    if artifact is None:
-        raise ArtifactNotFoundError(job_id, name)
+        artifact = jobs.artifact(session, job_id, name)
     content = found.blobs.read(artifact.blob_key, Stored(artifact.size, artifact.sha256))
     return Evidence.model_validate_json(content)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Request, Response
 
-from api.dependencies import JobCursor, Limit, canonical_id, encode_cursor
+from api.dependencies import JobCursor, Limit, canonical_id, next_cursor
 from api.errors import BODY_STATUSES, checked, responses
 from api.idempotency import Once
 from api.identity import Reader, Submitter
@@ -87,7 +87,7 @@ def list_(asking: Reader, engine: Database, cursor: JobCursor, limit: Limit = 50
         page = webhooks.list_(session, asking.owner_id, cursor=cursor, limit=limit)
     return WebhookPage(
         items=[Webhook.model_validate(view) for view in page.items],
-        next_cursor=None if page.next_cursor is None else encode_cursor(page.next_cursor),
+        next_cursor=next_cursor(page),
     )
 
 
@@ -164,7 +164,7 @@ def list_deliveries(
         page = webhooks.deliveries(session, asking.owner_id, webhook_id, cursor=cursor, limit=limit)
     return DeliveryPage(
         items=[Delivery.model_validate(view) for view in page.items],
-        next_cursor=None if page.next_cursor is None else encode_cursor(page.next_cursor),
+        next_cursor=next_cursor(page),
     )
 
 

@@ -15,7 +15,13 @@ from core.recipe import AnyRecipe
 from core.report import AnyReport, Report, SweepReport
 from store import looks, origin
 from store.columns import uuid7
-from store.errors import DailyLimitError, JobFinishedError, JobNotFoundError
+from store.errors import (
+    ArtifactNotFoundError,
+    ArtifactsDeletedError,
+    DailyLimitError,
+    JobFinishedError,
+    JobNotFoundError,
+)
 from store.session import now
 from store.tables import Artifact, Event, EventKind, Job, JobKind, JobState, Owner, Queue
 from store.transitions import literal_state, log, write
@@ -258,6 +264,16 @@ def artifacts(session: Session, job_id: str) -> list[ArtifactView]:
     column(session, job_id, Job.id)
     rows = session.scalars(select(Artifact).where(Artifact.job_id == job_id).order_by(Artifact.name))
     return [ArtifactView(row.name, row.size, row.sha256, row.media_type, row.blob_key) for row in rows]
+
+
+def artifact(session: Session, job_id: str, name: str) -> ArtifactView:
+    """Raises ``JobNotFoundError``, ``ArtifactNotFoundError``, ``ArtifactsDeletedError``."""
+    for each in artifacts(session, job_id):
+        if each.name == name:
+            return each
+    if column(session, job_id, Job.artifacts_deleted_at) is not None:
+        raise ArtifactsDeletedError(job_id)
+    raise ArtifactNotFoundError(job_id, name)
 
 
 def events_after(

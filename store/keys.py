@@ -51,7 +51,7 @@ def create(
     """
     scopes = including(scopes)
     if asking is not None:
-        _check_within(scopes, asking)
+        check_may(asking, *scopes)
     prefix, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
     key = ApiKey(
         owner_id=owner_id,
@@ -161,6 +161,13 @@ def including(scopes: Collection[Scope]) -> list[Scope]:
     return known[: max((known.index(scope) for scope in scopes), default=-1) + 1]
 
 
+def check_may(asking: Identity, *scopes: Scope) -> None:
+    """All of ``scopes``. Raises ``ScopeError``."""
+    for scope in scopes:
+        if scope not in asking.scopes:
+            raise ScopeError(scope)
+
+
 def authenticate_each(session: Session, given: Collection[str]) -> dict[str, tuple[Identity, bool]]:
     """Whose keys they are, and whether their use is to be noted. Those that are malformed, unknown, expired or revoked
     are left out."""
@@ -216,14 +223,8 @@ def _locked(session: Session, which: ColumnElement[bool]) -> dict[str, ApiKey]:
 def _managed(key: ApiKey | None, key_id: str, asking: Identity) -> ApiKey:
     if key is None or (key.owner_id != asking.owner_id and Scope.ADMIN not in asking.scopes):
         raise KeyNotFoundError(key_id)
-    _check_within([Scope(scope) for scope in key.scopes], asking)
+    check_may(asking, *map(Scope, key.scopes))
     return key
-
-
-def _check_within(scopes: Collection[Scope], asking: Identity) -> None:
-    for scope in scopes:
-        if scope not in asking.scopes:
-            raise ScopeError(scope)
 
 
 def is_valid(at: datetime) -> ColumnElement[bool]:
