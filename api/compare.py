@@ -10,8 +10,9 @@ from api.dependencies import canonical_id
 from api.errors import InvalidRequestError, ResultNotReadyError, responses
 from api.identity import Reader
 from api.resources import Database
+from api.results import each as reports_of
 from api.schemas_requests import ComparedModel, Comparison, Dominated
-from core.report import Report, SweepReport, costs, dominated, error
+from core.report import Report, costs, dominated, error
 from store import jobs
 from store.errors import JobNotFoundError
 from store.session import transaction
@@ -66,8 +67,7 @@ def results(session: Session, job_ids: Sequence[str], asking: Identity) -> list[
         job, report = jobs.get(session, job_id), jobs.report(session, job_id)
         if report is None:
             raise ResultNotReadyError(job_id, job.state)
-        reports = report.reports if isinstance(report, SweepReport) else (report,)
-        compared += [(job, each) for each in reports]
+        compared += [(job, one) for one in reports_of(report)]
     return compared
 
 

@@ -97,7 +97,7 @@ async def watch(
 async def _after(
     found: Resources, project_id: str, position: Position
 ) -> tuple[list[project_events.ProjectEvent], Position]:
-    """None while the database is away: the stream has begun, and outlives that."""
+    """Nothing new while the database is away: the stream has begun, and outlives that."""
     try:
         return await anyio.to_thread.run_sync(_read, found.engine, project_id, position, limiter=found.watchers)
     except DATABASE_UNREACHABLE as error:

@@ -8,7 +8,6 @@ import base64
 import binascii
 import re
 from email.utils import format_datetime
-from functools import partial
 from http import HTTPStatus
 from typing import Annotated
 
@@ -217,7 +216,7 @@ async def _receive(
         async with found.writers.alone(target.upload_id):
             return await receive(request, target, offset, given_checksum)
     except ClientDisconnect:  # nobody hears the answer
-        return await to_thread.run_sync(partial(target.view))
+        return await to_thread.run_sync(target.view)
     raise UploadBusyError(target.upload_id)
 
 

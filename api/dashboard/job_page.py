@@ -9,6 +9,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 
 from api import submissions
 from api.dashboard.compare_page import goal
+from api.dashboard.jobs_page import FORESEEN
 from api.dashboard.render import page
 from api.dashboard.sent_once import SentOnce, leads_to
 from api.dashboard.submit_page import same
@@ -25,7 +26,6 @@ from store.tables import EventKind
 from store.values import ArtifactView, EventView, JobView
 
 LOG_LINES = 200  # the last ones of those that are no mere progress
-FORESEEN = 200
 
 router = APIRouter()
 changing = APIRouter(prefix="/jobs/{job_id}", dependencies=[Depends(submitter)])
