@@ -1,6 +1,7 @@
 """The charts of a report. Before is always one colour and one shape, after another, in whatever chart."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,7 @@ SIDES = ("before", "after")
 MOST_BINS = 24
 TAIL = 0.98  # latencies above this share of all are in the last bin
 
+_NUMBER = re.compile(r"–|[+−]?\d[\d,.]*(?:e[+-]\d+)?(?: – \d[\d.]*)?(?:\s%)?")
 NATS = ((1, "nats"), (1e3, "millinats"), (1e6, "micronats"), (1e9, "nanonats"))
 
 Row = tuple[str, ...]
@@ -34,6 +36,15 @@ class Drawn:
     figure: Markup | None
     head: Row
     rows: Sequence[Row]
+
+    @property
+    def heads(self) -> Row:
+        """As the frame of a table takes them: those of numbers are marked, but for the first column."""
+        cells = list(zip(*self.rows, strict=True))
+        return tuple(
+            f"#{name}" if place and cells and all(_NUMBER.fullmatch(cell) for cell in cells[place]) else name
+            for place, name in enumerate(self.head)
+        )
 
 
 def accuracy(report: Report | SweepReport, names: Sequence[str]) -> Drawn:

@@ -20,7 +20,7 @@ from api.dashboard.render import page
 from api.dashboard.report_charts import Drawn, accuracy, divergence, latency, self_check
 from api.dashboard.visitor import JobId, Visitor
 from api.resources import Found, Resources
-from core.evidence import ChangedImage, Changes, Evidence
+from core.evidence import ChangedImage, ChangeKind, Changes, Evidence
 from core.report import AnyReport, Report, SweepReport
 from store import jobs
 from store.errors import ArtifactNotFoundError, ArtifactsDeletedError, BlobDamagedError, BlobNotFoundError
@@ -35,6 +35,12 @@ OLD = "This job is older than the pictures of single answers, latencies and spec
 DELETED = "The server no longer keeps this job's files, and among them what further pictures were drawn from."
 LOST = "The file with what further pictures are drawn from cannot be read at the moment."
 
+KINDS: dict[ChangeKind, str] = {
+    "lost": "right before, wrong after",
+    "gained": "wrong before, right after",
+    "other": "wrong both times, in another way",
+}
+
 router = APIRouter()
 
 
@@ -47,6 +53,10 @@ class Pictured:
     before: str
     after: str
 
+    @property
+    def kind(self) -> str:
+        return KINDS[self.image.kind]
+
 
 @dataclass(frozen=True)
 class Drawing:
@@ -56,6 +66,7 @@ class Drawing:
     spectra: Sequence[Drawn] = ()
     spectra_note: str = ""
     changes: Changes | None = None
+    answers: Drawn | None = None  # of ``pictured``, the table
     pictured: Sequence[Pictured] = ()
     missing: str = ""
 
@@ -181,6 +192,9 @@ def _with_evidence(whole: Drawn, layers: Sequence[Drawn], evidence: Evidence) ->
     labels = 1 + max((max(cell.label, cell.answer) for cell in evidence.confusion), default=0)
     given = evidence.class_names or ()
     names = [given[label] if label < len(given) else str(label) for label in range(max(labels, len(given)))]
+    pictured = [
+        Pictured(each, names[each.label], names[each.before], names[each.after]) for each in evidence.changes.images
+    ]
     by_class = confusion(evidence.confusion, names)
     return Drawing(
         [whole, latency(evidence.latency), *reversed(by_class), *layers],  # in two columns, of about the same height
@@ -189,7 +203,23 @@ def _with_evidence(whole: Drawn, layers: Sequence[Drawn], evidence: Evidence) ->
         if evidence.spectra
         else "This method does not rank components by what they are worth, so there is no spectrum to show.",
         changes=evidence.changes,
-        pictured=[
-            Pictured(each, names[each.label], names[each.before], names[each.after]) for each in evidence.changes.images
-        ],
+        answers=_answers(pictured),
+        pictured=pictured,
     )
+
+
+def _answers(pictured: Sequence[Pictured]) -> Drawn:
+    head = ("Image", "Label", "Before", "Sure", "After", "Sure", "Which is")
+    rows = [
+        (
+            each.image.file or str(each.image.index),
+            each.label,
+            each.before,
+            percent(each.image.probability_before),
+            each.after,
+            percent(each.image.probability_after),
+            each.kind,
+        )
+        for each in pictured
+    ]
+    return Drawn("answers", "Images whose answer changed", None, head, rows)

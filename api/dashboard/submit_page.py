@@ -50,7 +50,7 @@ FIRST = "sample:vit_fmnist"  # to begin with: it is there, and takes seconds
 EXPORTS: tuple[ExportFormat, ...] = ("onnx", "onnx-int8", "torch-export")
 REFUSED = {DailyLimitError: 429, StorageQuotaError: 413}
 
-PLAIN = {"model", "dataset", "method", "amount", "error", "ratios", "name"}  # the other fields are folded away
+PLAIN = {"model", "dataset", "amount", "error", "ratios", "name"}  # the other fields are folded away
 
 _recipe: TypeAdapter[AnyRecipe] = TypeAdapter(RecipeRequest)
 router = APIRouter(prefix="/submit", dependencies=[Depends(submitter)])
@@ -145,7 +145,10 @@ def _form(
         status=status if faults else HTTPStatus.OK,
         values=values,
         faults=faulty,
-        is_advanced=any(name in faulty or any(values.get(name, ())) for name in FIELDS.keys() - PLAIN),
+        is_advanced=any(
+            name in faulty or (any(values.get(name, ())) and values[name] != DEFAULTS.get(name))
+            for name in FIELDS.keys() - PLAIN
+        ),
         fields=FIELDS,
         goals=GOAL_NAMES,
         methods=METHODS,

@@ -131,6 +131,7 @@ class TestThePage:
         assert picture["alt"] == "boot/<b>17</b>.png"
         assert "3 in all: 2 right before and wrong after, 1 the other way round, 0 wrong both times" in page.text
         assert "Label boot Before boot 71 % After sandal 53 %" in page.text
+        assert "boot/<b>17</b>.png boot boot 71.0 % sandal 53.0 % right before, wrong after" in page.text
 
     def test_says_so_where_a_goal_was_missed(self, client: TestClient, worker: Worker) -> None:
         missed = REPORT.model_copy(update={"constraint": Constraint(requested=0.5, achieved=0.41, met=False)})

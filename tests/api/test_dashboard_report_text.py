@@ -127,6 +127,13 @@ def figure(drawn: Drawn) -> str:
     return str(drawn.figure)
 
 
+class TestDrawn:
+    def test_tells_columns_of_numbers(self) -> None:
+        rows = [("1", "−2.5 %", "1e-07", "91.00 – 93.00 %", "a 3"), ("2", "–", "1,234", "90.1 – 92.2 %", "4")]
+        drawn = Drawn("key", "title", None, ("one", "two", "three", "four", "five"), rows)
+        assert drawn.heads == ("one", "#two", "#three", "#four", "five")
+
+
 class TestAccuracy:
     def test_of_a_sweep_joins_the_front_and_names_every_model(self) -> None:
         drawn = accuracy(SWEEP_REPORT, ["−30 %", "−50 %"])

@@ -1,12 +1,12 @@
 """Nothing on any page keeps somebody out, as far as axe can tell: light and dark, on a desk and on a phone."""
 
-from collections.abc import Callable
 from typing import Any, Literal
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from browsers import Tab
 from people import Person, Service
+from places import ADMINISTRATORS, ANYBODYS, PAGES
 from playwright.sync_api import Page
 
 from conftest import Opens
@@ -20,23 +20,6 @@ UNFOLD = (
 )
 RUN = "() => axe.run(document, {resultTypes: ['violations']}).then((found) => found.violations)"
 WIDER = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-Path = Callable[[list[str]], str]
-
-PAGES: dict[str, Path] = {
-    "jobs": lambda ids: "/jobs",
-    "no jobs": lambda ids: "/jobs?model=sample:none",
-    "jobs by labels": lambda ids: "/jobs?label=team=vision&label=stage",
-    "submit": lambda ids: "/submit",
-    "submit a sweep": lambda ids: "/submit?goal=target_ratios",
-    "a job": lambda ids: f"/jobs/{ids[0]}",
-    "a sweep": lambda ids: f"/jobs/{ids[1]}",
-    "a report": lambda ids: f"/jobs/{ids[0]}/report",
-    "a sweep's report": lambda ids: f"/jobs/{ids[1]}/report",
-    "picking": lambda ids: "/compare",
-    "compare": lambda ids: f"/compare?jobs={','.join(ids)}",
-    "compare the models of a sweep": lambda ids: f"/compare?jobs={ids[1]}",
-    "team": lambda ids: "/team",
-}
 
 
 def findings(page: Page) -> list[str]:
@@ -74,10 +57,10 @@ class TestAxe:
     def test_finds_nothing_on(self, tab: Opens, lena: Person, finished: list[str], name: str) -> None:
         unless_serious(tab(lena), PAGES[name](finished))
 
-    @pytest.mark.parametrize("path", ["/admin", "/admin/owners/lena"])
+    @pytest.mark.parametrize("path", ADMINISTRATORS)
     def test_finds_nothing_on_an_administrators(self, tab: Opens, service: Service, lena: Person, path: str) -> None:
         unless_serious(tab(service.admin), path)
 
-    @pytest.mark.parametrize(("path", "status"), [("/sign-in", 200), ("/docs", 200), ("/nothing", 404)])
+    @pytest.mark.parametrize(("path", "status"), ANYBODYS)
     def test_finds_nothing_on_one_for_anybody(self, tab: Opens, path: str, status: int) -> None:
         unless_serious(tab(), path, status)

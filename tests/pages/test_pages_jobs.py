@@ -25,9 +25,9 @@ def badge(page: Page) -> Locator:
 def fill_form(page: Page, name: str) -> None:
     """The sample job, made small."""
     page.get_by_label("Model", exact=True).fill("sample:vit_digits")
-    page.get_by_label("Method", exact=True).select_option("svd")
     page.get_by_label("Name", exact=True).fill(name)
     page.get_by_role("heading", name="Advanced").click()
+    page.get_by_label("Method", exact=True).select_option("svd")
     page.get_by_label("Calibration images", exact=True).fill("32")
 
 

@@ -98,6 +98,7 @@ function showFaults(faults) {
   for (const place of form.querySelectorAll("[data-fault]")) {
     const messages = found.get(place.dataset.fault);
     place.textContent = messages?.join(" ") ?? "";
+    if (messages) place.closest("details")?.setAttribute("open", "");
     form.elements[place.dataset.fault]?.toggleAttribute?.("aria-invalid", Boolean(messages));
     if (messages) form.elements[place.dataset.fault]?.setAttribute?.("aria-invalid", "true");
   }
