@@ -10,7 +10,6 @@ import platform
 import time
 import traceback
 from collections.abc import Iterator
-from pathlib import Path
 
 import timm
 import torch
@@ -28,6 +27,7 @@ from core.measure import accuracies, latencies
 from core.pipeline import compress
 from core.progress import ignore
 from core.recipe import Finetune
+from worker.device import processor
 
 
 def measure(cell: Cell, epochs: int) -> Iterator[Row]:
@@ -114,15 +114,10 @@ def _figures(
 
 
 def machine(threads: int) -> str:
-    names = [line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")]
     return (
-        f"{names[0] if names else platform.processor()}, {threads} threads, {platform.system()} "
+        f"{processor()}, {threads} threads, {platform.system()} "
         f"{platform.machine()}; torch {torch.__version__}, timm {timm.__version__}"
     )
-
-
-def _cpuinfo() -> list[str]:
-    return Path("/proc/cpuinfo").read_text().splitlines()
 
 
 def main() -> None:

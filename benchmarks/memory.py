@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-PROCESS = Path("/proc/self")
 RESET_PEAK = "5"  # to clear_refs, see proc_pid_clear_refs(5)
 
 
@@ -22,14 +21,16 @@ def growth() -> Iterator[Growth]:
     """Read ``peak_bytes`` of what this gives after the ``with`` block, whose work has to be in this process."""
     measured = Growth()
     gc.collect()  # what goes away during the work would hide what comes
-    (PROCESS / "clear_refs").write_text(RESET_PEAK)
-    before = _resident("VmRSS")
+    Path("/proc/self/clear_refs").write_text(RESET_PEAK)
+    before = resident_bytes()
     yield measured
-    measured.peak_bytes = max(0, _resident("VmHWM") - before)
+    measured.peak_bytes = max(0, resident_bytes(field="VmHWM") - before)
 
 
-def _resident(field: str) -> int:
-    for line in (PROCESS / "status").read_text().splitlines():
+def resident_bytes(process: int | str = "self", *, field: str = "VmRSS") -> int:
+    """Of the process with that id, now; ``VmHWM``: at most so far."""
+    status = Path(f"/proc/{process}/status")
+    for line in status.read_text().splitlines():
         if line.startswith(f"{field}:"):
             return int(line.split()[1]) * 1024
-    raise OSError(f"{PROCESS}/status has no {field}")
+    raise OSError(f"{status} has no {field}")

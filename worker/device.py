@@ -33,7 +33,7 @@ def describe(settings: Settings) -> Device:
     if Queue.GPU in queues(settings):
         name, total, _ = _gpu() or ("GPU", None, None)
         return Device(name, total)
-    return Device(f"{_processor()}, {os.cpu_count()} cores", _machine_memory())
+    return Device(f"{processor()}, {os.cpu_count()} cores", _machine_memory())
 
 
 def memory_used(settings: Settings) -> int | None:
@@ -67,7 +67,8 @@ def _gpu() -> tuple[str, int, int] | None:
         return None
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Its name, for people."""
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):

@@ -15,6 +15,7 @@ import uvicorn
 
 from benchmarks.load import downloads, lists, polls, starts, streams, submissions
 from benchmarks.load.ground import Ground, Sizes, cores, ground
+from worker.device import processor
 
 RESULTS = Path(__file__).parents[1] / "results" / "load.md"
 SECTIONS = {
@@ -46,13 +47,10 @@ def main(arguments: list[str] | None = None) -> Ground:
 
 def _head(sizes: Sizes) -> list[str]:
     changed = [f" --{each.name} {getattr(sizes, each.name)}" for each in fields(Sizes) if _differs(sizes, each.name)]
-    models = [
-        line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
-    ]
     return [
         "# Load",
         "",
-        f"Written by `python -m benchmarks.load{''.join(changed)}`. {(models or [platform.processor()])[0]}, {cores()} "
+        f"Written by `python -m benchmarks.load{''.join(changed)}`. {processor()}, {cores()} "
         f"cores, which the servers, the database and the clients share; one API process a core. Python "
         f"{platform.python_version()}, FastAPI {fastapi.__version__}, uvicorn {uvicorn.__version__}; PostgreSQL with "
         f"its defaults, Redis as the broker.",

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import psycopg
 
+from benchmarks.memory import resident_bytes
+
 START_SECONDS = 60
 USER = "nobody"  # of servers that refuse to run as root
 
@@ -92,7 +94,7 @@ class Processes:
 
     def resident_bytes(self) -> int:
         """The largest."""
-        return max(_resident(pid) for pid in self.pids)
+        return max(map(resident_bytes, self.pids))
 
 
 @contextmanager
@@ -203,13 +205,6 @@ def _answers_http(url: str) -> bool:
 def _connects(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def _resident(pid: int) -> int:
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) * 1024
-    raise OSError(f"process {pid} has no memory")
 
 
 def _program(name: str) -> str:
