@@ -12,7 +12,7 @@ from api.identity import Reader
 from api.resources import Database
 from api.results import each as reports_of
 from api.schemas_requests import ComparedModel, Comparison, Dominated
-from core.report import Report, costs, dominated, error
+from core.report import Measured, Report, costs, dominated, error
 from store import jobs
 from store.errors import JobNotFoundError
 from store.session import transaction
@@ -30,10 +30,7 @@ def _job_ids(
     given = list(dict.fromkeys(each for each in jobs.split(",") if each))
     if not 0 < len(given) <= MOST:
         raise _wrong_number(f"must be 1 to {MOST} different ids, got {len(given)}")
-    for each in given:
-        if canonical_id(each) is None:
-            raise JobNotFoundError(each)
-    return list(dict.fromkeys(str(canonical_id(each)) for each in given))
+    return canonical_ids(given)
 
 
 @router.get(
@@ -53,6 +50,17 @@ def compare(
     if len(compared) < FEWEST:
         raise _wrong_number("must be several different ids, or that of a sweep, got one job with one model")
     return comparison(compared, request)
+
+
+def canonical_ids(given: Sequence[str]) -> list[str]:
+    """Each once. Raises ``JobNotFoundError``."""
+    ids = []
+    for each in given:
+        canonical = canonical_id(each)
+        if canonical is None:
+            raise JobNotFoundError(each)
+        ids.append(canonical)
+    return list(dict.fromkeys(ids))
 
 
 def _wrong_number(message: str) -> InvalidRequestError:
@@ -93,9 +101,9 @@ def _timed_on(report: Report) -> tuple[object, ...]:
     return report.environment.device, report.environment.threads
 
 
-def latency_ms(report: Report) -> float | None:
+def latency_ms(measured: Measured) -> float | None:
     """Median, of one image."""
-    return next((each.p50_ms for each in report.after.latency if each.batch == 1), None)
+    return next((each.p50_ms for each in measured.latency if each.batch == 1), None)
 
 
 def _dominated(compared: Sequence[Compared]) -> list[Dominated]:
@@ -105,7 +113,7 @@ def _dominated(compared: Sequence[Compared]) -> list[Dominated]:
         group = [index for index, each in enumerate(compared) if basis(*each) == shared]
         reports = [compared[index][1] for index in group]
         errors = [error(report) for report in reports]
-        latencies = [latency_ms(report) for report in reports]
+        latencies = [latency_ms(report.after) for report in reports]
         timed = [latency for latency in latencies if latency is not None]
         alike = len(timed) == len(reports) and len({_timed_on(report) for report in reports}) == 1
         by_latency = dominated(list(zip(timed, errors, strict=True))) if alike else [None] * len(reports)

@@ -7,20 +7,18 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse
 from markupsafe import Markup
 
-from api.compare import FEWEST, MOST, Compared, basis, comparison, latency_ms, results
+from api.compare import FEWEST, MOST, Compared, basis, canonical_ids, comparison, latency_ms, results
 from api.dashboard import charts
 from api.dashboard.figures import percent, short
 from api.dashboard.pareto_chart import MOST_COLOURS, Cost, Point, pareto
 from api.dashboard.render import page
 from api.dashboard.visitor import Visitor
-from api.dependencies import canonical_id
 from api.errors import InvalidRequestError
 from api.resources import Database
 from api.schemas_requests import ComparedModel, Dominated
 from core.recipe import AnyRecipe
 from core.report import Measured, Proportion, folder
 from store import jobs
-from store.errors import JobNotFoundError
 from store.session import transaction
 from store.tables import JobState
 from store.values import Identity, JobView
@@ -66,11 +64,7 @@ def get(
 
 def _ids(given: Sequence[str]) -> list[str]:
     """Canonical, each once. Raises ``JobNotFoundError``, and ``InvalidRequestError`` for more than can be compared."""
-    parts = [part.strip() for each in given for part in each.split(",") if part.strip()]
-    for part in parts:
-        if canonical_id(part) is None:
-            raise JobNotFoundError(part)
-    ids = list(dict.fromkeys(str(canonical_id(part)) for part in parts))
+    ids = canonical_ids([part.strip() for each in given for part in each.split(",") if part.strip()])
     if len(ids) > MOST:
         message = f"at most {MOST} jobs can be compared at once, got {len(ids)}"
         raise InvalidRequestError([{"field": "jobs", "code": "number_of_jobs", "message": message}])
@@ -96,7 +90,7 @@ def _compared(request: Request, visitor: Identity, compared: Sequence[Compared],
                 "name": _name(job),
                 "href": _href(job, row),
                 "error": _error(row.top1),
-                "latency_ms": latency_ms(report),
+                "latency_ms": latency_ms(report.after),
                 "beaten": _beaten(row.dominated, by),
             }
             for (job, report), row in zip(compared, found.items, strict=True)
@@ -109,7 +103,7 @@ def _compared(request: Request, visitor: Identity, compared: Sequence[Compared],
         "wide": _chart(points, by, WIDE, 400),
         "narrow": _chart(points, by, NARROW, 300),
         "untold": all(point.beaten is None for point in points if not point.is_original),
-        "missing": sum(latency_ms(report) is None for _, report in compared) if by == "latency" else 0,
+        "missing": sum(latency_ms(report.after) is None for _, report in compared) if by == "latency" else 0,
     }
 
 
@@ -154,7 +148,7 @@ def _points(compared: Sequence[Compared], rows: Sequence[ComparedModel], by: By)
 
 def _cost(measured: Measured, by: By) -> float | None:
     if by == "latency":
-        return next((each.p50_ms for each in measured.latency if each.batch == 1), None)
+        return latency_ms(measured)
     return measured.parameters if by == "parameters" else measured.macs
 
 
