@@ -67,7 +67,7 @@ UNFINISHED = tuple(state for state in JobState if not state.is_final)
 
 
 class EventKind(StrEnum):
-    """STATE and STAGE: it has changed. PROGRESS: within a stage, at most a few times a second."""
+    """`state`, `stage`: it has changed. `progress`: within a stage, a few times a second at most."""
 
     STATE = "state"
     STAGE = "stage"
