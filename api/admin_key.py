@@ -11,6 +11,7 @@ import typer
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from api.schemas_identity import NAME
+from core.errors import first_line
 from store import keys
 from store.session import engine, transaction
 from store.settings import Settings
@@ -31,7 +32,7 @@ def admin_key(
         with transaction(database) as session:
             key = keys.further_admin(session, owner)
     except (OperationalError, ProgrammingError) as error:  # no server, or no tables
-        typer.echo(f"no vitpress database there: {str(error.orig).splitlines()[0]}", err=True)
+        typer.echo(f"no vitpress database there: {first_line(error.orig or error)}", err=True)
         raise typer.Exit(1) from error
     finally:
         database.dispose()

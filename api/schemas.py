@@ -26,6 +26,7 @@ Notes = Annotated[
     StringConstraints(max_length=10_000, pattern=r"^[^\x00-\x08\x0b-\x1f\x7f]*$"),
     Field(description="For people; may have lines"),
 ]
+NextCursor = Annotated[str | None, Field(description="The `cursor` of the next page; null on the last one")]
 Priority = Annotated[int, Field(ge=-10, le=10, description="Larger first, among your own jobs")]
 
 
@@ -53,8 +54,8 @@ JOB_EXAMPLE = _PLAN_EXAMPLE | {
 }
 
 
-class PlanRequest(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra={"examples": [_PLAN_EXAMPLE]})
+class PlanRequest(RequestBody):
+    model_config = ConfigDict(json_schema_extra={"examples": [_PLAN_EXAMPLE]})
 
     model: Annotated[Text, Field(description="A name of the catalogue, or your own: `own:<name>`")]
     recipe: RecipeRequest
@@ -166,7 +167,7 @@ class Job(ResponseBody):
 
 class JobPage(ResponseBody):
     items: list[Job]
-    next_cursor: Annotated[str | None, Field(description="The `cursor` of the next page; null on the last one")]
+    next_cursor: NextCursor
 
 
 class JobEvent(ResponseBody):

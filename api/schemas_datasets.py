@@ -3,9 +3,9 @@
 from datetime import datetime
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import ConfigDict, Field, StringConstraints, model_validator
 
-from api.schemas import JobError, ResponseBody
+from api.schemas import JobError, RequestBody, ResponseBody
 from api.schemas_identity import Slug
 from core.dataset_report import DatasetReport
 from store.tables import CheckState
@@ -44,12 +44,10 @@ _DETAIL = _DATASET | {
 Directory = Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=r"^/[^\x00-\x1f\x7f-\x9f]*$")]
 
 
-class DatasetRequest(BaseModel):
+class DatasetRequest(RequestBody):
     """Either an upload or a directory."""
 
     model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
         json_schema_extra={
             "examples": [{"name": "shoes", "upload": _ID}, {"name": "imagenet", "directory": "/data/imagenet"}]
         },

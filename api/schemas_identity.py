@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, AwareDatetime, ConfigDict, Field, StringConstraints, model_validator
 
-from api.schemas import RequestBody, ResponseBody, Text
+from api.schemas import NextCursor, RequestBody, ResponseBody, Text
 from store.keys import LONGEST_OVERLAP
 from store.values import Scope
 
@@ -121,7 +121,7 @@ class KeyPage(ResponseBody):
     model_config = ConfigDict(json_schema_extra={"examples": [{"items": [_KEY], "next_cursor": None}]})
 
     items: list[Key]
-    next_cursor: Annotated[str | None, Field(description="The `cursor` of the next page; null on the last one")]
+    next_cursor: NextCursor
 
 
 class Limits(ResponseBody):
@@ -161,7 +161,7 @@ class OwnerPage(ResponseBody):
     model_config = ConfigDict(json_schema_extra={"examples": [{"items": [_OWNER], "next_cursor": None}]})
 
     items: list[Owner]
-    next_cursor: Annotated[str | None, Field(description="The `cursor` of the next page; null on the last one")]
+    next_cursor: NextCursor
 
 
 class ProjectRequest(RequestBody):
@@ -181,7 +181,7 @@ class ProjectPage(ResponseBody):
     model_config = ConfigDict(json_schema_extra={"examples": [{"items": [_PROJECT], "next_cursor": None}]})
 
     items: list[Project]
-    next_cursor: Annotated[str | None, Field(description="The `cursor` of the next page; null on the last one")]
+    next_cursor: NextCursor
 
 
 class WhoAmI(ResponseBody):

@@ -3,9 +3,9 @@
 from datetime import datetime
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
-from api.schemas import JobError, ResponseBody, Text
+from api.schemas import JobError, NextCursor, RequestBody, ResponseBody, Text
 from api.schemas_identity import Slug
 from core.architectures import Arguments, InputChanges
 from core.shapes import ModelShape
@@ -35,10 +35,10 @@ _MODEL: dict[str, Any] = {
 }
 
 
-class ModelRequest(BaseModel):
+class ModelRequest(RequestBody):
     """Either an upload, with what it is, or a model of the hub, which says so itself."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra={"examples": [_UPLOADED, _OF_THE_HUB]})
+    model_config = ConfigDict(json_schema_extra={"examples": [_UPLOADED, _OF_THE_HUB]})
 
     name: Annotated[Slug, Field(description="Jobs name it `own:<name>`")]
     upload: Annotated[
@@ -99,4 +99,4 @@ class ModelDetail(Model):
 
 class ModelPage(ResponseBody):
     items: list[Model]
-    next_cursor: Annotated[str | None, Field(description="The `cursor` of the next page; null on the last one")]
+    next_cursor: NextCursor

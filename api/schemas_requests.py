@@ -2,9 +2,20 @@
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
-from api.schemas import JOB_EXAMPLE, Job, JobRequest, Labels, Notes, Priority, RecipeRequest, ResponseBody, Text
+from api.schemas import (
+    JOB_EXAMPLE,
+    Job,
+    JobRequest,
+    Labels,
+    Notes,
+    Priority,
+    RecipeRequest,
+    RequestBody,
+    ResponseBody,
+    Text,
+)
 from core.report import Latency, Proportion
 
 MOST_JOBS = 100  # in a batch
@@ -15,12 +26,10 @@ def _not_given() -> Any:
     return None
 
 
-class JobUpdate(BaseModel):
+class JobUpdate(RequestBody):
     """What is not given stays. ``labels`` replace all that were there."""
 
     model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
         json_schema_extra={"examples": [{"notes": "the one we ship", "labels": {"team": "vision", "stage": "final"}}]},
     )
 
@@ -40,8 +49,8 @@ class CloneRequest(JobRequest):
     recipe: Annotated[RecipeRequest, Field(default_factory=_not_given)]
 
 
-class BatchRequest(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra={"examples": [{"jobs": [JOB_EXAMPLE]}]})
+class BatchRequest(RequestBody):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"jobs": [JOB_EXAMPLE]}]})
 
     jobs: Annotated[list[JobRequest], Field(min_length=1, max_length=MOST_JOBS)]
 

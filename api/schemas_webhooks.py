@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, HttpUrl
 
-from api.schemas import RequestBody, ResponseBody, Text
+from api.schemas import NextCursor, RequestBody, ResponseBody, Text
 from store.outbox import Signal
 
 _WEBHOOK: dict[str, Any] = {
@@ -99,7 +99,7 @@ class WebhookPage(ResponseBody):
     model_config = ConfigDict(json_schema_extra={"examples": [{"items": [_WEBHOOK], "next_cursor": None}]})
 
     items: list[Webhook]
-    next_cursor: Annotated[str | None, Field(description="The `cursor` of the next page; null on the last one")]
+    next_cursor: NextCursor
 
 
 class Delivery(ResponseBody):
@@ -122,4 +122,4 @@ class DeliveryPage(ResponseBody):
     model_config = ConfigDict(json_schema_extra={"examples": [{"items": [_DELIVERY], "next_cursor": None}]})
 
     items: list[Delivery]
-    next_cursor: Annotated[str | None, Field(description="The `cursor` of the next page; null on the last one")]
+    next_cursor: NextCursor
