@@ -22,7 +22,8 @@ MOST_BINS = 24
 TAIL = 0.98  # latencies above this share of all are in the last bin
 
 _NUMBER = re.compile(r"–|[+−]?\d[\d,.]*(?:e[+-]\d+)?(?: – \d[\d.]*)?(?:\s%)?")
-NATS = ((1, "nats"), (1e3, "millinats"), (1e6, "micronats"), (1e9, "nanonats"))
+# What a nat is divided into, in full and for the head of a column.
+NATS = ((1.0, "nats", "nat"), (1e3, "millinats", "mnat"), (1e6, "micronats", "µnat"), (1e9, "nanonats", "nnat"))
 
 Row = tuple[str, ...]
 
@@ -147,7 +148,7 @@ def _interval(point: Mapping[str, Any]) -> tuple[str, str]:
 def self_check(checks: Sequence[LayerCheck]) -> Drawn:
     """Predicted against measured, both in the same part of a nat; on the diagonal they are the same."""
     largest = max((max(check.measured_kl, check.predicted_loss or 0) for check in checks), default=0)
-    factor, unit = next((each for each in NATS if largest * each[0] >= 1), NATS[-1])
+    factor, unit, short = next((each for each in NATS if largest * each[0] >= 1), NATS[-1])
     rows = [
         (
             check.path,
@@ -195,7 +196,7 @@ def self_check(checks: Sequence[LayerCheck]) -> Drawn:
             title="Predicted and measured loss of each layer",
             description="A point a layer. Above the line it costs more than was predicted, below it less.",
         )
-    head = ("Layer", f"Predicted, {unit}", f"Measured, {unit}", "Measured / predicted")
+    head = ("Layer", f"Predicted, {short}", f"Measured, {short}", "Ratio")
     return Drawn("self-check", "Predicted and measured loss", figure, head, rows)
 
 

@@ -169,7 +169,7 @@ class TestSelfCheck:
     def test_is_in_the_unit_that_leaves_few_zeros(self) -> None:
         small = LayerCheck(path="blocks.0.attn", predicted_loss=3e-7, measured_kl=2e-6)
         drawn = self_check([small])
-        assert drawn.head[1] == "Predicted, micronats"
+        assert drawn.head[1] == "Predicted, µnat"
         assert drawn.rows[0][1:3] == ("0.3", "2")
 
     def test_without_any_prediction_draws_nothing(self) -> None:

@@ -24,7 +24,8 @@ async function hear(source, kind, event) {
   const changed = event.state !== card().dataset.state;
   if (changed || kind === "stage") await redraw();
   if (changed) news.textContent = `The job is ${event.state}.`;
-  if (event.state === "running" && event.stage) advance(event);
+  const isNow = card().dataset.state === event.state; // what was just drawn may be later
+  if (event.state === "running" && event.stage && isNow) advance(event);
 }
 
 function advance(event) {
