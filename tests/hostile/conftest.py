@@ -1,5 +1,6 @@
 """A server with keys, on a database of its own, for tests to abuse."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,14 +8,13 @@ import pytest
 from sqlalchemy import Engine
 
 from archive_files import picture
-from migrations.upgrade import upgrade
 from store.session import engine
 from store.settings import Settings
 from team import Team
 
 
 @pytest.fixture
-def settings(redis_url: str, tmp_path: Path) -> Iterator[Settings]:
+def settings(migrated_sqlite: Path, redis_url: str, tmp_path: Path) -> Iterator[Settings]:
     """With ``local:shoes``, and beside the folder of datasets a file that is nobody's business."""
     datasets = tmp_path / "datasets"
     for split in ("calibration", "test"):
@@ -24,7 +24,8 @@ def settings(redis_url: str, tmp_path: Path) -> Iterator[Settings]:
     (tmp_path / "private" / "boot").mkdir(parents=True)
     (tmp_path / "private" / "boot" / "1.png").write_bytes(picture())
     settings = Settings(data_dir=tmp_path / "data", broker_url=redis_url, datasets_dir=datasets)
-    upgrade(engine(settings))
+    settings.data_dir.mkdir()
+    shutil.copy(migrated_sqlite, settings.data_dir)
     yield settings
     engine(settings).dispose()
 
