@@ -15,7 +15,7 @@ from store.blobs import Stored
 from store.errors import DatasetExistsError, ModelExistsError
 from store.queue import ring
 from store.session import transaction
-from store.tables import JobKind, Queue
+from store.tables import JobKind
 from store.values import Identity
 
 
@@ -74,4 +74,4 @@ def to_be_checked(
         )
     if kept is not None:
         kept.file.unlink(missing_ok=True)
-    ring(found.settings, job_id, Queue.CPU)
+    ring(found.settings, job_id, checks.QUEUE)

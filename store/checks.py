@@ -12,6 +12,7 @@ from store.tables import EventKind, Job, JobKind, JobState, Queue
 from store.transitions import fence, log, unleased, write
 from store.values import Claim, JobError, Place
 
+QUEUE = Queue.CPU  # what a check needs
 PRIORITY = 10  # the highest that a job may ask for: its owner waits to use what is checked
 
 
@@ -20,12 +21,11 @@ def enqueue(
     place: Place,
     kind: JobKind,
     subject_id: str,
-    queue: Queue = Queue.CPU,
     *,
     created_by: str | None = None,
     max_attempts: int = 3,
 ) -> str:
-    """The id of the new job: commit, then ring for it."""
+    """The id of the new job: commit, then ring for it in ``QUEUE``."""
     created_at = now(session)
     job = Job(
         owner_id=place.owner_id,
@@ -39,7 +39,7 @@ def enqueue(
         recipe={},
         labels={},
         max_attempts=max_attempts,
-        queue=queue,
+        queue=QUEUE,
         priority=PRIORITY,
         state=JobState.QUEUED,
         stage_fraction=0.0,

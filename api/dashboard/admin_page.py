@@ -61,7 +61,7 @@ def get(request: Request, visitor: Administrator, found: Found) -> HTMLResponse:
 
 @router.post("/owners")
 def add_owner(
-    visitor: Administrator,
+    _: Administrator,
     engine: Database,
     name: Text,
     max_running: Text = "",
@@ -82,7 +82,7 @@ def show_owner(name: Name, request: Request, visitor: Administrator, engine: Dat
 @router.post("/owners/{name}/limits")
 def set_limits(
     name: Name,
-    visitor: Administrator,
+    _: Administrator,
     engine: Database,
     seen: Text,
     max_running: Text = "",
@@ -138,7 +138,7 @@ def revoke_key(key_id: str, visitor: Administrator, engine: Database) -> Respons
 
 
 @router.post("/workers")
-def set_draining(visitor: Administrator, engine: Database, name: Text, draining: Annotated[bool, Form()]) -> Response:
+def set_draining(_: Administrator, engine: Database, name: Text, draining: Annotated[bool, Form()]) -> Response:
     with transaction(engine) as session:
         workers.set_draining(session, name, draining)
     return RedirectResponse("/admin#workers", SEE_OTHER)

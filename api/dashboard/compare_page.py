@@ -21,7 +21,7 @@ from core.report import Measured, Proportion, folder
 from store import jobs
 from store.session import transaction
 from store.tables import JobState
-from store.values import Identity, JobView
+from store.values import JobView
 
 By = Literal["parameters", "macs", "latency"]
 COSTS: dict[By, Cost] = {
@@ -48,7 +48,7 @@ def get(
     with transaction(engine, read_only=True) as session:
         offered = jobs.list_(session, visitor.owner_id, states=[JobState.SUCCEEDED], limit=OFFERED).items
         compared = results(session, picked, visitor)
-    context = _compared(request, visitor, compared, by) if len(compared) >= FEWEST else {"models": None}
+    context = _compared(request, compared, by) if len(compared) >= FEWEST else {"models": None}
     return page(
         request,
         "compare.html",
@@ -79,7 +79,7 @@ def _by_data(offered: Sequence[JobView]) -> dict[tuple[str, str], list[JobView]]
     return groups
 
 
-def _compared(request: Request, visitor: Identity, compared: Sequence[Compared], by: By) -> dict[str, object]:
+def _compared(request: Request, compared: Sequence[Compared], by: By) -> dict[str, object]:
     found = comparison(compared, request)
     points = _points(compared, found.items, by)
     ids = ",".join(dict.fromkeys(job.id for job, _ in compared))
