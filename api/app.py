@@ -103,6 +103,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         description="Compression of Vision Transformers as a service. Errors are RFC 9457 problem details.",
         lifespan=lifespan,
         redirect_slashes=False,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # api.observe has its own
         docs_url=None,  # FastAPI's own load scripts from elsewhere; the dashboard has a page
         redoc_url=None,
         generate_unique_id_function=lambda route: route.name,

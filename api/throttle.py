@@ -36,8 +36,10 @@ class Throttle:
 
     def admit(self, address: str, key: str) -> None:
         """Raises ``TooManyFailuresError`` if no further failure is allowed from there now."""
+        digest = _digest(key)
         with self._lock:
-            if _digest(key) in self._known:
+            if digest in self._known:
+                self._known.move_to_end(digest)
                 return
             wait = self._full_at.get(_network(address), 0.0) - self._clock() - (BURST - 1) * REFILL_SECONDS
         if wait > 0:
@@ -52,9 +54,9 @@ class Throttle:
                 self._full_at.popitem(last=False)
 
     def succeeded(self, key: str) -> None:
+        digest = _digest(key)
         with self._lock:
-            self._known.pop(_digest(key), None)
-            self._known[_digest(key)] = None
+            self._known[digest] = None
             if len(self._known) > KNOWN_KEYS:
                 self._known.popitem(last=False)
 
