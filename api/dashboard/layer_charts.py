@@ -1,14 +1,16 @@
 """The charts of a report that go layer by layer: what each kept, and what it was cut from."""
 
+import math
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import altair as alt
 
 from api.dashboard import charts
+from api.dashboard.chart_labels import Axis
 from api.dashboard.report_charts import AFTER, BEFORE, WIDTH, Drawn, Row
-from core.evidence import Spectrum
+from core.evidence import Spectrum, SpectrumPoint
 from vitpress.plan import Attention, Dense, FeedForward, Layer, LowRank, LowRankSparse, Plan
 
 PARTS = {
@@ -29,6 +31,9 @@ UNITS = {
 }
 LEAST = 1e-7  # of the largest component: what is below is noise, and would make all else flat
 COLUMNS = 3
+MARGIN, GAP, HEAD, PANEL = 38, 12, 18, 64  # pixels: left of the panels, between them, over one, and its height
+LINE = HEAD + PANEL + 10
+RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 _BLOCK = re.compile(r"(.*\d)\.(?:attn|mlp|self_attn|attention)\b.*")
 
@@ -139,38 +144,10 @@ def spectra(found: Sequence[Spectrum]) -> list[Drawn]:
 
 def _spectra(part: str, title: str, found: Sequence[Spectrum]) -> Drawn:
     largest = max((point.loss for each in found for point in each.points), default=0.0)
-    values = [value for each in found for value in _points(each, part, LEAST * largest)]
-    layers = list(dict.fromkeys(str(each["layer"]) for each in values))
-    columns = min(COLUMNS, len(layers))
-    panel = (WIDTH - 30) // columns - 14
     figure = None
     if largest > 0:
-        fate = alt.Color(
-            "fate:N",
-            scale=alt.Scale(domain=["kept", "given up"], range=[AFTER, BEFORE]),
-            legend=alt.Legend(title=None, orient="top", symbolType="square", symbolOpacity=1),
-        )
         figure = charts.draw(
-            alt.Chart(alt.InlineData(values=values))
-            .mark_area(opacity=0.85, line={"strokeWidth": 1.5})
-            .encode(
-                x=alt.X("component:Q", title=None, scale=alt.Scale(zero=False, nice=False)).axis(
-                    tickCount=2, format="~s"
-                ),
-                y=alt.Y("loss:Q", title=None, scale=alt.Scale(type="log", nice=False)).axis(
-                    tickCount=3, format="~e", grid=True
-                ),
-                y2="least:Q",
-                color=fate,
-            )
-            .properties(width=panel, height=64)
-            .facet(
-                facet=alt.Facet(
-                    "layer:N", title=None, sort=layers, header=alt.Header(labelColor="var(--text)", labelFontSize=11)
-                ),
-                columns=columns,
-                spacing=12,
-            ),
+            _panels([(each.path if part == "linear" else _block(each.path), each) for each in found], largest),
             title=title,
             description=f"From the most important component on; upwards: {UNITS[found[0].unit]}, on a log scale.",
         )
@@ -188,24 +165,87 @@ def _spectra(part: str, title: str, found: Sequence[Spectrum]) -> Drawn:
     return Drawn(f"spectra-{part}", title, figure, head, rows)
 
 
-def _points(spectrum: Spectrum, part: str, least: float) -> list[dict[str, Any]]:
+def _panels(found: Sequence[tuple[str, Spectrum]], largest: float) -> alt.LayerChart | alt.FacetChart:
+    """A panel a layer, all on the same scales, laid out here in pixels: facets of so many took seconds."""
+    columns = min(COLUMNS, len(found))
+    width = (WIDTH + 20 - MARGIN - GAP * (columns - 1)) / columns
+    lines = -(-len(found) // columns)
+    count = max(each.points[-1].component for _, each in found if each.points)
+    bottom = min(point.loss for _, each in found for point in each.points if point.loss > 0)
+    across = Axis(1, max(2, count), width)
+    upwards = Axis(max(bottom, LEAST * largest) / 1.01, largest, PANEL, log=True)
+    areas, grid, words = [], [], []
+    for place, (name, spectrum) in enumerate(found):
+        line, column = divmod(place, columns)
+        left, floor = MARGIN + column * (width + GAP), line * LINE + HEAD + PANEL
+        words.append({"x": left + width / 2, "y": floor - PANEL - 9, "text": name, "align": "center"})
+        for exponent in _decades(upwards):
+            at = floor - upwards.at(10.0**exponent)
+            grid.append({"x": left, "x2": left + width, "y": at})
+            if column == 0:
+                words.append({"x": left - 5, "y": at, "text": f"10{str(exponent).translate(RAISED)}", "align": "right"})
+        if place + columns >= len(found):
+            words += [
+                {"x": left + across.at(tick), "y": floor + 9, "text": f"{tick:,}", "align": "center"}
+                for tick in _steps(count)
+            ]
+        areas += [
+            {
+                "x": left + across.at(point.component),
+                "y": floor - upwards.at(max(point.loss, upwards.low)),
+                "y2": floor,
+                "fate": fate,
+                "detail": f"{place} {fate}",
+            }
+            for fate, points in _fates(spectrum)
+            for point in _thinned(points, across)
+        ]
+    size = {"width": WIDTH + 20, "height": lines * LINE + 16}
+    x = alt.X("x:Q", axis=None, scale=alt.Scale(domain=[0, size["width"]], nice=False))
+    y = alt.Y("y:Q", axis=None, scale=alt.Scale(domain=[size["height"], 0], nice=False))
+    fate = alt.Color(
+        "fate:N",
+        scale=alt.Scale(domain=["kept", "given up"], range=[AFTER, BEFORE]),
+        legend=alt.Legend(title=None, orient="top", symbolType="square", symbolOpacity=1),
+    )
+    aligned: tuple[tuple[Literal["center", "right"], str], ...] = (("center", "var(--text)"), ("right", "var(--muted)"))
+    texts = alt.Chart(alt.InlineData(values=words)).encode(x=x, y=y, text="text:N")
+    return alt.layer(
+        alt.Chart(alt.InlineData(values=grid)).mark_rule(stroke="var(--line)").encode(x=x, x2="x2:Q", y=y),
+        alt.Chart(alt.InlineData(values=areas))
+        .mark_area(opacity=0.85, line={"strokeWidth": 1.5})
+        .encode(x=x, y=y, y2="y2:Q", color=fate, detail="detail:N"),
+        *(
+            texts.transform_filter(f"datum.align === '{align}'").mark_text(align=align, fontSize=11, fill=fill)
+            for align, fill in aligned
+        ),
+    ).properties(**size)
+
+
+def _decades(axis: Axis) -> list[int]:
+    low, high = math.ceil(math.log10(axis.low)), math.floor(math.log10(axis.high))
+    return list(range(high, low - 1, -max(1, round((high - low) / 3))))
+
+
+def _steps(count: int) -> list[int]:
+    """Round numbers up to ``count``, two to five of them."""
+    third = max(1.0, count / 3)
+    power = 10 ** math.floor(math.log10(third))
+    step = int(power * max(each for each in (1, 2, 5) if each * power <= third))
+    return list(range(step, count + 1, step))
+
+
+def _fates(spectrum: Spectrum) -> list[tuple[str, Sequence[SpectrumPoint]]]:
     """Both areas have the point at the cut, so that no gap is between them."""
     kept = [point for point in spectrum.points if point.component <= spectrum.kept]
-    fates = {
-        "kept": kept,
-        "given up": [*kept[-1:], *spectrum.points[len(kept) :]] if spectrum.points[len(kept) :] else [],
-    }
-    return [
-        {
-            "layer": spectrum.path if part == "linear" else _block(spectrum.path),
-            "component": point.component,
-            "loss": max(point.loss, least),
-            "least": least,
-            "fate": fate,
-        }
-        for fate, points in fates.items()
-        for point in points
-    ]
+    rest = spectrum.points[len(kept) :]
+    return [("kept", kept), ("given up", [*kept[-1:], *rest] if rest else [])]
+
+
+def _thinned(points: Sequence[SpectrumPoint], across: Axis) -> list[SpectrumPoint]:
+    """No more than one a pixel, but for the ends."""
+    by_pixel = {round(across.at(point.component)): point for point in points}
+    return sorted({*points[:1], *points[-1:], *by_pixel.values()})
 
 
 def _at(spectrum: Spectrum) -> str:
