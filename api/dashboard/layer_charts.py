@@ -216,7 +216,9 @@ def _panels(found: Sequence[tuple[str, Spectrum]], largest: float) -> alt.LayerC
         .mark_area(opacity=0.85, line={"strokeWidth": 1.5})
         .encode(x=x, y=y, y2="y2:Q", color=fate, detail="detail:N"),
         *(
-            texts.transform_filter(f"datum.align === '{align}'").mark_text(align=align, fontSize=11, fill=fill)
+            texts.transform_filter(f"datum.align === '{align}'").mark_text(
+                align=align, fontSize=11, fill=fill, limit=width + GAP
+            )
             for align, fill in aligned
         ),
     ).properties(**size)

@@ -256,6 +256,14 @@ class TestLayers:
             ]
             assert each.rows[0][1:] == ("7", "11", "0.1", "1e-07")
 
+    def test_spectra_of_any_length_are_drawn(self) -> None:
+        for count, kept_ in ((1, 1), (1, 0), (2, 1), (3001, 1009)):
+            points = tuple(SpectrumPoint(place, 3.0 / place) for place in range(1, count + 1))
+            found = Spectrum(path="blocks.0.attn", part="qkv", unit="nats", count=count, kept=kept_, points=points)
+            [drawn] = spectra([found])
+            assert ">blocks.0</text>" in figure(drawn)
+            assert len(figure(drawn)) < 20_000  # as many points as there are pixels
+
     def test_spectra_that_are_zero_throughout_are_a_table_alone(self) -> None:
         nothing = Spectrum(
             path="blocks.0.attn", part="qkv", unit="nats", count=2, kept=1, points=(SpectrumPoint(1, 0.0),)
