@@ -7,7 +7,7 @@ import anyio
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from structlog.contextvars import bound_contextvars
+from structlog.contextvars import bind_contextvars
 
 MAX_BODY_BYTES = 1 << 20  # hundreds of times the largest sensible job
 BODY_SECONDS = 30.0  # for all of it: bodies are read before anybody asks who sends them
@@ -35,8 +35,8 @@ class RequestId:
                 MutableHeaders(scope=message)["X-Request-ID"] = request_id
             await send(message)
 
-        with bound_contextvars(request_id=request_id):
-            return await self.app(scope, receive, send_with_id)
+        bind_contextvars(request_id=request_id)  # of the request's own task, with which they go
+        return await self.app(scope, receive, send_with_id)
 
 
 class BodyLimit:

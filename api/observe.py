@@ -5,6 +5,7 @@ Each names the route, and never the path that was asked for, which anybody can m
 
 import time
 from dataclasses import dataclass
+from functools import cache
 from http import HTTPStatus
 
 import structlog
@@ -38,6 +39,15 @@ class HttpMeasures:
             buckets=BUCKETS,
             registry=self.registry,
         )
+        self._of = cache(self._labelled)  # the library takes a lock and makes texts of all labels, each time
+
+    def note(self, method: str, route: str, status: int, seconds: float) -> None:
+        requests, durations = self._of(method, route, status)
+        requests.inc()
+        durations.observe(seconds)
+
+    def _labelled(self, method: str, route: str, status: int) -> tuple[Counter, Histogram]:
+        return self.requests.labels(method, route, str(status)), self.seconds.labels(method, route)
 
 
 @dataclass
@@ -74,8 +84,7 @@ class Observed:
                 self._note(scope, method, route, answer.status, time.perf_counter() - began)
 
     def _note(self, scope: Scope, method: str, route: str, status: int, seconds: float) -> None:
-        self._measures.requests.labels(method, route, str(status)).inc()
-        self._measures.seconds.labels(method, route).observe(seconds)
+        self._measures.note(method, route, status, seconds)
         if route in QUIET and status < HTTPStatus.BAD_REQUEST:
             return
         known = {"owner": scope["state"].get("owner"), "job_id": _job_id(scope)}

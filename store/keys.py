@@ -26,7 +26,7 @@ from store.errors import (
     OwnerNotFoundError,
     ScopeError,
 )
-from store.session import now
+from store.session import clock, now
 from store.tables import ApiKey, Owner
 from store.values import Identity, KeyView, Page, Scope
 
@@ -176,14 +176,13 @@ def authenticate_each(session: Session, given: Collection[str]) -> dict[str, tup
         return {}
     prefixes = {prefix for prefix, _ in parts.values()}
     rows_of = {row.prefix: row for row in session.execute(_by_prefix(), {"prefixes": list(prefixes)})}
-    at = now(session)
     known = {}
     for key, (prefix, secret) in parts.items():
         row = rows_of.get(prefix)
         if row is None or not hmac.compare_digest(row.secret_sha256, _hash(secret)):
             continue
-        if _lasts(row, at):
-            known[key] = identity(row, row.owner, at)
+        if _lasts(row, row.at):
+            known[key] = identity(row, row.owner, row.at)
     return known
 
 
@@ -195,7 +194,9 @@ def _by_prefix() -> Select[Any]:
         ApiKey.expires_at, ApiKey.revoked_at,
     ]  # fmt: skip
     prefixes: Any = bindparam("prefixes", expanding=True)
-    return select(*columns, Owner.name.label("owner")).join(Owner).where(ApiKey.prefix.in_(prefixes))
+    return (
+        select(*columns, Owner.name.label("owner"), clock().label("at")).join(Owner).where(ApiKey.prefix.in_(prefixes))
+    )
 
 
 def identity(key: Any, owner: str, at: datetime) -> tuple[Identity, bool]:

@@ -7,7 +7,7 @@ No function commits.
 """
 
 import heapq
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -30,6 +30,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Session, aliased
 from sqlalchemy.orm.util import AliasedClass
 
+from store.session import is_any
 from store.tables import Base, Job, JobState, Owner, Queue
 from store.values import Fitness
 
@@ -132,11 +133,13 @@ def positions(session: Session, job_ids: Collection[str]) -> dict[str, int]:
     """
     if not job_ids:
         return {}
-    asked = session.execute(_turns(), {"job_ids": list(job_ids)}).all()
+    rows = session.execute(_turns(session.get_bind().dialect.name), {"job_ids": list(job_ids)}).all()
+    asked = [row for row in rows if row.turn <= COUNTED]
     found: dict[str, int] = {}
     for queue in {row.queue for row in asked}:
-        turns = {row.id: (row.owner_id, row.turn) for row in asked if row.queue is queue and row.turn <= COUNTED}
-        places = positions_of_turns(session, queue, turns.values())
+        turns = {row.id: (row.owner_id, row.turn) for row in asked if row.queue is queue}
+        bound = _bound((row.turn, row.running, row.max_running) for row in asked if row.queue is queue)
+        places = _places(lines(session, queue, bound), turns.values())
         found |= {job_id: places[turn] for job_id, turn in turns.items() if turn in places}
     return found
 
@@ -147,7 +150,14 @@ def positions_of_turns(
     """By owner's id and turn, from 1, of those whose owner has jobs in the queue."""
     if not turns:
         return {}
-    there = lines(session, queue, _bound(session, turns))
+    asked = {"owner_ids": list({owner_id for owner_id, _ in turns})}
+    rows = session.execute(_running_of_owners(session.get_bind().dialect.name), asked)
+    owners = {row.id: row for row in rows}
+    bound = _bound((turn, owners[owner_id].running, owners[owner_id].max_running) for owner_id, turn in turns)
+    return _places(lines(session, queue, bound), turns)
+
+
+def _places(there: Mapping[str, Lined], turns: Collection[tuple[str, int]]) -> dict[tuple[str, int], int]:
     return {
         (owner_id, turn): 1 + sum(each.before(there[owner_id], turn) for each in there.values())
         for owner_id, turn in turns
@@ -169,16 +179,14 @@ def first(session: Session, queue: Queue, count: int) -> tuple[dict[str, Lined],
     return there, found
 
 
-def _bound(session: Session, turns: Collection[tuple[str, int]]) -> int:
-    """How far into the lines must be counted, to know what comes before these turns of owners."""
-    rows = session.execute(_running_of_owners(), {"owner_ids": list({owner_id for owner_id, _ in turns})})
-    owners = {row.id: row for row in rows}
+def _bound(asked: Iterable[tuple[int, int, int | None]]) -> int:
+    """How far into the lines must be counted, to know what comes before these: turns, with how many jobs of their
+    owners run and may run."""
     bound = 1
-    for owner_id, turn in turns:
-        owner = owners[owner_id]
-        if owner.max_running is not None and owner.running + turn > owner.max_running:
-            return max(COUNTED, int(owner.running) + turn)
-        bound = max(bound, int(owner.running) + turn)
+    for turn, running, max_running in asked:
+        if max_running is not None and running + turn > max_running:
+            return max(COUNTED, running + turn)
+        bound = max(bound, running + turn)
     return bound
 
 
@@ -196,13 +204,24 @@ def standing(session: Session) -> dict[str, dict[tuple[Queue, JobState], int]]:
 
 
 @cache
-def _turns() -> Select[str, str, Queue, int]:
+def _turns(dialect: str) -> Select[str, str, Queue, int, Any, int | None]:
     ahead = aliased(Job)
     its_line = (ahead.state == literal_column("'queued'"), ahead.owner_id == Job.owner_id, ahead.queue == Job.queue)
     more_urgent = _counted(ahead, COUNTED, *its_line, ahead.priority > Job.priority, within=Job)
     older = _counted(ahead, COUNTED, *its_line, ahead.priority == Job.priority, ahead.id < Job.id, within=Job)
-    return select(Job.id, Job.owner_id, Job.queue, (more_urgent + older + 1).label("turn")).where(
-        IS_WAITING, Job.id.in_(bindparam("job_ids", expanding=True))
+    running = _running()
+    return (
+        select(
+            Job.id,
+            Job.owner_id,
+            Job.queue,
+            (more_urgent + older + 1).label("turn"),
+            func.coalesce(running.c.jobs, 0).label("running"),
+            Owner.max_running,
+        )
+        .join(Owner, Owner.id == Job.owner_id)
+        .outerjoin(running, running.c.owner_id == Job.owner_id)
+        .where(IS_WAITING, is_any(Job.id, "job_ids", dialect))
     )
 
 
@@ -220,12 +239,12 @@ def _lines() -> Select[str, int, Any, int | None, datetime | None]:
 
 
 @cache
-def _running_of_owners() -> Select[str, int | None, Any]:
+def _running_of_owners(dialect: str) -> Select[str, int | None, Any]:
     running = _running()
     return (
         select(Owner.id, Owner.max_running, func.coalesce(running.c.jobs, 0).label("running"))
         .outerjoin(running, running.c.owner_id == Owner.id)
-        .where(Owner.id.in_(bindparam("owner_ids", expanding=True)))
+        .where(is_any(Owner.id, "owner_ids", dialect))
     )
 
 

@@ -6,18 +6,36 @@ Callers own the transaction: one a request or task, committed where ``transactio
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import psycopg
 from psycopg.waiting import Ready
-from sqlalchemy import Connection, Engine, Table, create_engine, event, exc, func, select
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    Connection,
+    Engine,
+    Select,
+    Table,
+    Text,
+    any_,
+    bindparam,
+    create_engine,
+    event,
+    exc,
+    func,
+    select,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
-from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.orm import InstrumentedAttribute, Session, sessionmaker
+from sqlalchemy.sql.expression import FunctionElement
 
+from store.columns import UtcDateTime
 from store.settings import Settings
 from store.shared import made_once
 
@@ -169,10 +187,38 @@ def _insert_missing(dialect: str, into: Table) -> Any:
     return (sqlite if dialect == "sqlite" else postgresql).insert(into).on_conflict_do_nothing()
 
 
+def is_any(column: InstrumentedAttribute[str], name: str, dialect: str) -> ColumnElement[bool]:
+    """Whether ``column`` has one of the values of the parameter ``name``, which is a list.
+
+    PostgreSQL takes it as one value, an array: the statement is the same for any number of them, and planned once.
+    """
+    if dialect == "sqlite":
+        return column.in_(bindparam(name, expanding=True))
+    return column == any_(bindparam(name, type_=ARRAY(Text)))
+
+
+class clock(FunctionElement[datetime]):  # noqa: N801 - a function of SQL
+    """The database's: the only one by which leases are given and judged."""
+
+    type = UtcDateTime()
+    inherit_cache = True
+
+
+@compiles(clock)
+def _clock(*_: Any, **__: Any) -> str:
+    return "clock_timestamp()"
+
+
+@compiles(clock, "sqlite")
+def _clock_of_sqlite(*_: Any, **__: Any) -> str:
+    return "strftime('%Y-%m-%d %H:%M:%f000', 'now')"  # milliseconds, written as microseconds are
+
+
 def now(session: Session) -> datetime:
-    """The database's clock: the only one by which leases are given and judged."""
-    if session.get_bind().dialect.name == "sqlite":
-        text = session.scalar(select(func.strftime("%Y-%m-%dT%H:%M:%f", "now")))
-        return datetime.fromisoformat(str(text)).replace(tzinfo=UTC)
-    clock: datetime = session.execute(select(func.clock_timestamp())).scalar_one()
-    return clock.astimezone(UTC)
+    """By the database's ``clock``."""
+    return session.execute(_now()).scalar_one()
+
+
+@cache
+def _now() -> Select[datetime]:
+    return select(clock())
