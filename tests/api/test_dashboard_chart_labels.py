@@ -18,7 +18,7 @@ def boxes(points: list[Named]) -> list[tuple[float, float, float, float]]:
 
 class TestNames:
     def test_stand_where_nothing_else_is(self) -> None:
-        points = [dot(f"−{number} %", 31 + 13 * number, 101 + 7 * (number % 3)) for number in range(11)]
+        points = [dot(f"−{number} %", 31 + 25 * number, 101 + 7 * (number % 3)) for number in range(11)]
         found = boxes(points)
         assert len(found) > 5
         for (left, top, right, bottom), (other_left, other_top, other_right, other_bottom) in combinations(found, 2):
