@@ -8,7 +8,7 @@ from sqlalchemy import Engine, event, func, select, text
 from sqlalchemy.orm import Session
 
 from api.acceptance import Accepted, Outcome, Submission, accept
-from api.joining import Joined
+from api.joining import Done, Joined, Wish
 from api.schemas import JobRequest
 from store import owners
 from store.errors import DailyLimitError, IdempotencyKeyReusedError, ProjectNotFoundError
@@ -19,6 +19,17 @@ from store.tables import Job, Project
 from store.values import Identity, JobView, Limits, Place, Scope
 
 BODY = {"model": "sample:vit_digits", "dataset": "sample:digits", "recipe": {"target_ratio": 0.5}}
+
+
+def at_once(joined: Joined[Wish, Done], wishes: Sequence[Wish]) -> list[Done | BaseException]:
+    """What becomes of each, or what it raises."""
+
+    async def asked() -> list[Done | BaseException]:
+        found = await asyncio.gather(*map(joined.ask, wishes), return_exceptions=True)
+        await joined.close()
+        return found
+
+    return asyncio.run(asked())
 
 
 class Commits:
@@ -54,12 +65,7 @@ class Projects:
         return done
 
     def ask(self, *names: str) -> list[str | BaseException]:
-        async def asked() -> list[str | BaseException]:
-            found = await asyncio.gather(*map(self.joined.ask, names), return_exceptions=True)
-            await self.joined.close()
-            return found
-
-        return asyncio.run(asked())
+        return at_once(self.joined, names)
 
 
 def names(database: Engine) -> set[str]:
@@ -110,12 +116,7 @@ class Desk:
         self._joined: Joined[Submission, Outcome] = Joined(database, accept, lambda each: self.told.append(list(each)))
 
     def take(self, *submissions: Submission) -> list[Outcome | BaseException]:
-        async def taken() -> list[Outcome | BaseException]:
-            found = await asyncio.gather(*map(self._joined.ask, submissions), return_exceptions=True)
-            await self._joined.close()
-            return found
-
-        return asyncio.run(taken())
+        return at_once(self._joined, submissions)
 
 
 def submission(

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import torch
-from small_vit import CLASSES, INPUT_SIZE
+from small_vit import INPUT_SIZE, SIZES
 from torch import Tensor, nn
 
 import vitpress
@@ -21,16 +21,7 @@ Batches = list[tuple[Tensor, Tensor]]
 
 CONFIG = ModelConfig(
     architecture="vit_tiny_patch16_224",
-    kwargs={
-        "img_size": 12,
-        "patch_size": 4,
-        "in_chans": 2,
-        "embed_dim": 22,
-        "depth": 3,
-        "num_heads": 2,
-        "mlp_ratio": 2.5,
-        "num_classes": CLASSES,
-    },
+    kwargs=SIZES,
     preprocessing=Preprocessing(input_size=INPUT_SIZE, mean=(0.5, 0.5), std=(0.5, 0.5)),
 )
 

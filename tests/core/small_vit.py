@@ -9,21 +9,23 @@ from torch import Tensor, nn
 
 CLASSES = 7
 INPUT_SIZE = (2, 12, 12)
+SIZES: dict[str, Any] = {  # as timm's VisionTransformer takes them
+    "img_size": 12,
+    "patch_size": 4,
+    "in_chans": 2,
+    "embed_dim": 22,
+    "depth": 3,
+    "num_heads": 2,
+    "mlp_ratio": 2.5,
+    "num_classes": CLASSES,
+}
 
 Make = Callable[..., nn.Module]  # keyword arguments of timm's VisionTransformer
 
 
 def small_vit(**kwargs: Any) -> nn.Module:
     torch.manual_seed(0)
-    sizes: dict[str, Any] = {
-        "img_size": 12,
-        "patch_size": 4,
-        "in_chans": 2,
-        "embed_dim": 22,
-        "depth": 3,
-        "num_heads": 2,
-    }
-    model = VisionTransformer(**(sizes | {"mlp_ratio": 2.5, "num_classes": CLASSES} | kwargs))
+    model = VisionTransformer(**(SIZES | kwargs))
     for parameter in model.parameters():
         parameter.data.add_(torch.randn_like(parameter), alpha=0.15)  # biases and norms that are not 0 and 1
     return model.eval()
