@@ -19,6 +19,7 @@ from api.errors import TooManyFailuresError
 from api.resources import Resources
 from api.schemas import Job
 from store import keys
+from store.kept import Kept
 from store.looks import KEPT, Look, Looks
 from store.values import Identity, Scope
 
@@ -43,6 +44,7 @@ class Polls:
 
     def __init__(self, app: ASGIApp, looks: Looks) -> None:
         self.app, self._looks = app, looks
+        self._read = Kept(self._read_anew)
         self._rendered: dict[str, _Rendered] = {}  # by path
 
     async def __call__(self, scope: Asked, receive: Receive, send: Send) -> None:
@@ -80,7 +82,7 @@ class Polls:
         scope["state"]["owner"], scope["route"], scope["path_params"] = asking.owner, _ROUTE, {"job_id": job_id}
         return self._render(path, look, Request(scope))
 
-    def _read(self, session: Session, polls: Collection[Poll]) -> dict[Poll, Seen]:
+    def _read_anew(self, session: Session, polls: Collection[Poll]) -> dict[Poll, Seen]:
         """Those in which nothing is out of the ordinary."""
         known = keys.authenticate_each(session, {key for key, _ in polls})
         asking = {

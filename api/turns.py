@@ -7,32 +7,30 @@ take longer than all the rest of it. A lone request waits for nobody.
 import asyncio
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from typing import Any, Generic, TypeVar
 
 Key = TypeVar("Key")
-
-PAUSE_OF_ONE_SECONDS = 0.0004  # for each that was asked: the more there are, the more are worth waiting for
 
 
 class Turns(Generic[Key]):
     """Of one event loop."""
 
-    pause_seconds: float  # at most, between a turn in which there were several and the next one
+    pause_seconds: float  # between a turn in which there were several and the next one
 
     def __init__(self, name: str) -> None:
-        self._asked: dict[Key, asyncio.Future[Any]] = {}
+        self._asked: dict[Key, list[asyncio.Future[Any]]] = {}  # of each who asks: who hangs up ends its own alone
         self._task: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(1, name)  # of its own: other routes' threads may all be busy
 
     async def asked(self, key: Key) -> Any:
         """What ``_do`` has for ``key``, or raises because of it. Who asks for the same in the same turn shares it."""
-        answer = self._asked.get(key)
-        if answer is None:
-            loop = asyncio.get_running_loop()
-            answer = self._asked[key] = loop.create_future()
-            if self._task is None:
-                self._task = loop.create_task(self._turn())
-        return await asyncio.shield(answer)  # who hangs up takes it from nobody else
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Any] = loop.create_future()
+        self._asked.setdefault(key, []).append(answer)
+        if self._task is None:
+            self._task = loop.create_task(self._turn())
+        return await answer
 
     async def close(self) -> None:
         """Nobody asks any more. Once what is being done is done, the connection is back, and its engine may end."""
@@ -55,18 +53,23 @@ class Turns(Generic[Key]):
                 try:
                     outcomes = await loop.run_in_executor(self._thread, self._do, list(asked))
                 except BaseException:  # the server ends: nobody is to wait for what will not come
-                    for future in asked.values():
+                    for future in chain.from_iterable(asked.values()):
                         future.cancel()
                     raise
-                for key, future in asked.items():
-                    outcome = outcomes[key]
-                    if isinstance(outcome, Exception):
-                        future.set_exception(outcome)
-                        future.exception()  # whoever asked may be gone, and nobody else is to hear of it
-                    else:
-                        future.set_result(outcome)
+                for key, futures in asked.items():
+                    for future in futures:
+                        _settle(future, outcomes[key])
                 if len(asked) > 1:
-                    await asyncio.sleep(min(self.pause_seconds, len(asked) * PAUSE_OF_ONE_SECONDS))
+                    await asyncio.sleep(self.pause_seconds)
         finally:
             self._task = None
             await loop.run_in_executor(self._thread, self._rest)
+
+
+def _settle(future: asyncio.Future[Any], outcome: object) -> None:
+    if future.done():  # whoever asked has hung up
+        return
+    if isinstance(outcome, Exception):
+        future.set_exception(outcome)
+    else:
+        future.set_result(outcome)

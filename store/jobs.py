@@ -8,7 +8,7 @@ from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
-from sqlalchemy import Select, bindparam, case, func, insert, literal, select, union_all, update
+from sqlalchemy import Select, case, func, insert, literal, select, union_all, update
 from sqlalchemy.orm import Session
 
 from core.recipe import AnyRecipe
@@ -22,7 +22,7 @@ from store.errors import (
     JobFinishedError,
     JobNotFoundError,
 )
-from store.session import now
+from store.session import is_any, now
 from store.tables import Artifact, Event, EventKind, Job, JobKind, JobState, Owner, Queue
 from store.transitions import literal_state, log, write
 from store.values import ArtifactView, EventView, JobView, Page, Place
@@ -147,7 +147,8 @@ def get_each(session: Session, job_ids: Sequence[str]) -> list[JobView]:
     """In their order, looked at together. Raises ``JobNotFoundError``."""
     if not job_ids:
         return []
-    views = {view.id: view for view in looks.views(session, _by_id(), {"ids": list(job_ids)})}
+    query = _by_id(session.get_bind().dialect.name)
+    views = {view.id: view for view in looks.views(session, query, {"ids": list(job_ids)})}
     for job_id in job_ids:
         if job_id not in views:
             raise JobNotFoundError(job_id)
@@ -155,8 +156,8 @@ def get_each(session: Session, job_ids: Sequence[str]) -> list[JobView]:
 
 
 @cache  # to build it takes longer than to run it
-def _by_id() -> Select[Any]:
-    return looks.select_jobs().where(Job.id.in_(bindparam("ids", expanding=True)))
+def _by_id(dialect: str) -> Select[Any]:
+    return looks.select_jobs().where(is_any(Job.id, "ids", dialect))
 
 
 def owned(session: Session, job_id: str, owner_id: str) -> None:

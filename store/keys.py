@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, Text, bindparam, cast, or_, select, update
+from sqlalchemy import ColumnElement, Select, Text, cast, or_, select, update
 from sqlalchemy.orm import Session
 
 from store import owners
@@ -26,7 +26,7 @@ from store.errors import (
     OwnerNotFoundError,
     ScopeError,
 )
-from store.session import clock, now
+from store.session import clock, is_any, now
 from store.tables import ApiKey, Owner
 from store.values import Identity, KeyView, Page, Scope
 
@@ -175,7 +175,8 @@ def authenticate_each(session: Session, given: Collection[str]) -> dict[str, tup
     if not parts:
         return {}
     prefixes = {prefix for prefix, _ in parts.values()}
-    rows_of = {row.prefix: row for row in session.execute(_by_prefix(), {"prefixes": list(prefixes)})}
+    rows = session.execute(_by_prefix(session.get_bind().dialect.name), {"prefixes": list(prefixes)})
+    rows_of = {row.prefix: row for row in rows}
     known = {}
     for key, (prefix, secret) in parts.items():
         row = rows_of.get(prefix)
@@ -187,16 +188,14 @@ def authenticate_each(session: Session, given: Collection[str]) -> dict[str, tup
 
 
 @cache
-def _by_prefix() -> Select[Any]:
+def _by_prefix(dialect: str) -> Select[Any]:
     """As plain rows: every request waits for it."""
     columns: list[Any] = [
         ApiKey.id, ApiKey.owner_id, ApiKey.prefix, ApiKey.secret_sha256, ApiKey.scopes, ApiKey.last_used_at,
         ApiKey.expires_at, ApiKey.revoked_at,
     ]  # fmt: skip
-    prefixes: Any = bindparam("prefixes", expanding=True)
-    return (
-        select(*columns, Owner.name.label("owner"), clock().label("at")).join(Owner).where(ApiKey.prefix.in_(prefixes))
-    )
+    query = select(*columns, Owner.name.label("owner"), clock().label("at")).join(Owner)
+    return query.where(is_any(ApiKey.prefix, "prefixes", dialect))
 
 
 def identity(key: Any, owner: str, at: datetime) -> tuple[Identity, bool]:

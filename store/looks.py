@@ -1,8 +1,7 @@
 """How a job's row becomes what its user sees. No function writes.
 
 Most looks find a job as the last one did. PostgreSQL notes in every row which transaction wrote it (``xmin``), so that
-whoever keeps what was read need not read it again. What depends on other jobs, its place in the line, is looked up
-again once anything at all was committed: then the snapshot that a statement sees is another one.
+whoever keeps what was read need not read it again.
 """
 
 import time
@@ -11,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Select, Text, bindparam, cast, func, literal_column, select
+from sqlalchemy import Select, Text, cast, literal_column, select
 from sqlalchemy.orm import Session
 
 from core.recipe import recipe_adapter
@@ -55,7 +54,7 @@ class Look:
 def views(session: Session, query: Select[Any], values: Mapping[str, Any] | None = None) -> list[JobView]:
     """Of the rows of a ``select_jobs``, in their order. ``values``: of its parameters."""
     rows = session.execute(query, values).all()
-    return [look.view for look in _looks(session, [(row, _alone(row)) for row in rows], {}, {})]
+    return [look.view for look in _looks(session, [(row, _alone(row)) for row in rows], {})]
 
 
 class Looks:
@@ -65,8 +64,6 @@ class Looks:
         self._kept: dict[str, tuple[str, Any, JobView]] = {}  # by id: what stamps the row, the row, and what it shows
         self._durations: forecast.Durations = {}
         self._until = 0.0
-        self._snapshot = ""
-        self._positions: dict[str, int | None] = {}  # by id, in that snapshot
 
     def each(self, session: Session, asked: Collection[tuple[str, str]]) -> dict[tuple[str, str], Look]:
         """Those of the jobs, by their own and their owners' ids, that are there, compressions, and the owners'."""
@@ -75,16 +72,13 @@ class Looks:
         rows = self._stamped(session, ids) if stamped else _read(session, ids)
         if time.monotonic() > self._until:
             self._durations, self._until = {}, time.monotonic() + DURATIONS_SECONDS
-        looks = _looks(session, rows, self._durations, self._positions if stamped else {})
+        looks = _looks(session, rows, self._durations)
         there = {(look.alone.id, look.alone.owner_id): look for look in looks}
         return {each: there[each] for each in asked if each in there}
 
     def _stamped(self, session: Session, ids: Collection[str]) -> list[tuple[Any, JobView]]:
         # The stamps first: a row that is written meanwhile is kept under an old one, and read again the next time.
-        found = session.execute(_stamps(), {"ids": list(ids)}).all()
-        stamps = {row.id: row.stamp for row in found}
-        if found and (found[0].snapshot != self._snapshot or len(self._positions) > KEPT):
-            self._snapshot, self._positions = found[0].snapshot, {}
+        stamps = {row.id: row.stamp for row in session.execute(_stamps(), {"ids": list(ids)})}
         kept = {job_id: one for job_id in stamps if (one := self._kept.get(job_id)) and one[0] == stamps[job_id]}
         if unread := [job_id for job_id in stamps if job_id not in kept]:
             kept |= {row.id: (stamps[row.id], row, alone) for row, alone in _read(session, unread)}
@@ -95,34 +89,25 @@ class Looks:
 
 
 def _read(session: Session, ids: Collection[str]) -> list[tuple[Any, JobView]]:
-    return [(row, _alone(row)) for row in session.execute(_these(), {"ids": list(ids)})]
+    rows = session.execute(_these(session.get_bind().dialect.name), {"ids": list(ids)})
+    return [(row, _alone(row)) for row in rows]
 
 
-def _looks(
-    session: Session,
-    rows: Sequence[tuple[Any, JobView]],
-    durations: forecast.Durations,
-    positions: dict[str, int | None],
-) -> list[Look]:
-    """``positions``: those that are known; the others are added."""
-    queued = [row.id for row, _ in rows if row.state is JobState.QUEUED and row.id not in positions]
-    positions |= dict.fromkeys(queued) | line.positions(session, queued)
+def _looks(session: Session, rows: Sequence[tuple[Any, JobView]], durations: forecast.Durations) -> list[Look]:
+    positions = line.positions(session, [row.id for row, _ in rows if row.state is JobState.QUEUED])
     left = forecast.seconds_left_each(session, [row for row, _ in rows], durations)
     return [Look(alone, positions.get(row.id), left.get(row.id)) for row, alone in rows]
 
 
 @cache
-def _stamps() -> Select[str, str, str]:
-    """Where nothing was committed between two statements, and nothing is on its way, their snapshots are the same."""
+def _stamps() -> Select[str, str]:
     stamp = cast(literal_column("jobs.xmin"), Text).label("stamp")
-    snapshot = cast(func.pg_current_snapshot(), Text).label("snapshot")
-    query = select(Job.id, stamp, snapshot)
-    return query.where(is_any(Job.id, "ids", "postgresql"), Job.kind == JobKind.COMPRESS)
+    return select(Job.id, stamp).where(is_any(Job.id, "ids", "postgresql"), Job.kind == JobKind.COMPRESS)
 
 
 @cache
-def _these() -> Select[Any]:
-    return select_jobs().where(Job.id.in_(bindparam("ids", expanding=True)), Job.kind == JobKind.COMPRESS)
+def _these(dialect: str) -> Select[Any]:
+    return select_jobs().where(is_any(Job.id, "ids", dialect), Job.kind == JobKind.COMPRESS)
 
 
 def _alone(job: Any) -> JobView:
