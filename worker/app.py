@@ -79,6 +79,7 @@ def served_queues() -> list[Queue]:
 
 @cache
 def sweeper() -> sweep.Sweeper:
+    """This process's, of which its task and its threads know."""
     return sweep.Sweeper(engine(settings), settings, NAME, served_queues(), busy, describe(settings))
 
 

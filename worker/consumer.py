@@ -32,6 +32,7 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]  # Celery ships no type
             draining.set()
 
     def connection_for_read(self, heartbeat: float | None = None) -> Any:
+        """One that no broken frame ends."""
         connection = super().connection_for_read(heartbeat)
         transport = connection.transport
         transport.on_readable = self._outliving(transport.on_readable)
@@ -43,6 +44,7 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]  # Celery ships no type
         return super().ensure_connected(connection)
 
     def create_task_handler(self, *arguments: Any, **options: Any) -> Callable[[Message], None]:
+        """One that no message ends."""
         return self._outliving(super().create_task_handler(*arguments, **options))
 
     def _outliving(self, handle: Callable[..., None]) -> Callable[..., None]:

@@ -10,6 +10,7 @@ class Pool(thread.TaskPool):  # type: ignore[misc]  # Celery ships no types
     """Celery's own does not tell the main thread that it is free again, which then listens up to a second later."""
 
     def on_apply(self, *arguments: Any, **options: Any) -> Any:
+        """Celery's, and the main thread wakes once the task is done."""
         applied = super().on_apply(*arguments, **options)
         applied.f.add_done_callback(_wake)
         return applied

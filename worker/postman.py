@@ -106,6 +106,7 @@ class Answer:
 
 
 def deliver(database: Engine, letter: Letter, allow_private: bool) -> None:
+    """One attempt, which is logged, and settled in the outbox: it is told, or due again later, or given up."""
     answer = send(letter, allow_private)
     log.info(
         "webhook told" if answer.error is None else "webhook not told",
@@ -194,6 +195,7 @@ class Direct(httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
+        """To the first of the host's addresses that answers. Raises what the last one did, or ``targets.addresses``."""
         [*others, last] = targets.addresses(host, port, self._allow_private)
         for address in others:
             try:

@@ -37,6 +37,7 @@ log = structlog.get_logger(__name__)
 
 
 def main() -> None:
+    """The claim is the line on stdin; whoever wrote it keeps the other end open for as long as this is to live."""
     claim = Claim.model_validate_json(sys.stdin.readline())
     lifeline.hold()
     go_first()
@@ -54,6 +55,7 @@ def go_first() -> None:
 
 
 def run(claim: Claim, settings: Settings) -> None:
+    """The attempt, of whichever kind. What goes wrong is raised: ``outcome_of`` says what it means."""
     database = engine(settings)
     progress = StageClock(Recorder(database, claim))
     blobs = Blobs.open(settings)
@@ -71,6 +73,7 @@ def run(claim: Claim, settings: Settings) -> None:
 
 
 def compress(claim: Claim, job: JobView, dataset: DatasetInfo, settings: Settings, progress: StageClock) -> None:
+    """From the job's names to its artifacts in the blob store and its success in the database."""
     database, blobs = engine(settings), Blobs.open(settings)
     # Seconds of importing: only now, when the job has said that it loads, and nothing cheap can fail it any more.
     from core import artifact, data, models, pipeline
@@ -146,6 +149,7 @@ class Recorder:
         self._written = time.monotonic()
 
     def __call__(self, progress: Progress) -> None:
+        """A stage's first is written at once, others if nothing was for ``PROGRESS_SECONDS``."""
         at = time.monotonic()
         if progress.stage is not self._stage:
             spans.enter(progress.stage)
@@ -183,6 +187,7 @@ def outcome_of(claim: Claim, database: Engine) -> Iterator[None]:
 
 
 def is_disk_full(error: Exception) -> bool:
+    """Whatever library says so, and however."""
     return (isinstance(error, OSError) and error.errno in FULL) or str(error).endswith(_FULL_ELSEWHERE)
 
 

@@ -15,6 +15,7 @@ _stage = ExitStack()
 
 @contextmanager
 def attempt(claim: Claim) -> Iterator[None]:
+    """Its span, which ends with its last stage's."""
     attributes: dict[str, str | int] = {"vitpress.job_id": claim.job_id, "vitpress.attempt": claim.attempt}
     with traces.span("attempt", kind="CONSUMER", parent=claim.traceparent, attributes=attributes):
         try:

@@ -58,6 +58,7 @@ class Sweeper:
 
     @property
     def fitness(self) -> Fitness:
+        """What this worker can take."""
         return Fitness(frozenset(self.settings.worker_tags), self.device.memory_bytes)
 
     def _beat(self, signed_on: bool) -> bool:
@@ -76,6 +77,7 @@ class Sweeper:
 
 
 def sweep(database: Engine, settings: Settings) -> None:
+    """Once: takes back what lost workers held, rings bells that were lost, and deletes what has had its time."""
     with transaction(database) as session:
         lost = upkeep.sweep_expired(session)
         bells = upkeep.unrung(session)
