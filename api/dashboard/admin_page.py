@@ -44,6 +44,7 @@ router = APIRouter(prefix="/admin", dependencies=[Depends(check_origin)])
 
 @router.get("")
 def get(request: Request, visitor: Administrator, found: Found) -> HTMLResponse:
+    """No more than ``MOST`` owners, by name. A worker that is silent stays on the page for a day."""
     with transaction(found.engine, read_only=True) as session:
         known = owners.list_(session, limit=MOST).items
         used = {share.owner: share.used_bytes for share in shares.of_owners(session)}
@@ -68,6 +69,7 @@ def add_owner(
     max_daily: Text = "",
     max_gb: Text = "",
 ) -> Response:
+    """Limits that are left empty are none. Raises ``OwnerExistsError``, ``InvalidRequestError``."""
     asked = _body(OwnerRequest, name=name.strip(), limits=_limits(max_running, max_daily, max_gb))
     with transaction(engine) as session:
         owners.create(session, asked.name, Limits(**asked.limits.model_dump()))
@@ -76,6 +78,7 @@ def add_owner(
 
 @router.get("/owners/{name}")
 def show_owner(name: Name, request: Request, visitor: Administrator, engine: Database) -> HTMLResponse:
+    """With the owner's latest keys, those that have ended among them. Raises ``OwnerNotFoundError``."""
     return _owner_page(request, visitor, engine, name)
 
 
@@ -132,6 +135,7 @@ def rotate_key(
 
 @router.post("/keys/{key_id}/revoke")
 def revoke_key(key_id: str, visitor: Administrator, engine: Database) -> Response:
+    """Raises ``LastAdminKeyError``: what that refuses, only the API's ``force`` does."""
     with transaction(engine) as session:
         revoked = keys.revoke(session, key_id, visitor)
     return RedirectResponse(f"/admin/owners/{revoked.owner}", SEE_OTHER)
@@ -139,6 +143,7 @@ def revoke_key(key_id: str, visitor: Administrator, engine: Database) -> Respons
 
 @router.post("/workers")
 def set_draining(_: Administrator, engine: Database, name: Text, draining: Annotated[bool, Form()]) -> Response:
+    """Whether that worker takes jobs; the one that it has goes on. Raises ``WorkerNotFoundError``."""
     with transaction(engine) as session:
         workers.set_draining(session, name, draining)
     return RedirectResponse("/admin#workers", SEE_OTHER)

@@ -27,11 +27,14 @@ class Named:
 
 @dataclass(frozen=True)
 class Spot:
+    """Where a name is set: ``dx`` pixels right of its point and ``dy`` below, ``align`` as Vega has it."""
+
     align: str
     dx: float
     dy: float
 
     def box(self, point: Named) -> Box:
+        """What the name of ``point`` covers there. No font is asked, so it is rather too wide."""
         width = LETTER * len(point.name)
         left = point.x + self.dx - {"left": 0.0, "center": width / 2, "right": width}[self.align]
         return left, point.y + self.dy - LINE / 2, left + width, point.y + self.dy + LINE / 2
@@ -112,11 +115,13 @@ class Axis:
         return cls(10**low, 10**high, pixels, log) if log else cls(low, high, pixels)
 
     def at(self, value: float) -> float:
+        """Pixels from the low end, which of an upright axis is the lower one."""
         low, high, here = (math.log10(each) if self.log else each for each in (self.low, self.high, value))
         return (here - low) / (high - low) * self.pixels
 
     @property
     def scale(self) -> alt.Scale:
+        """As Vega draws it, without rounding the ends, which would move all that ``at`` says."""
         kind = {"type": "log"} if self.log else {"zero": False}
         return alt.Scale(domain=[self.low, self.high], nice=False, **kind)
 

@@ -29,6 +29,7 @@ _OPTIONS = {
 
 
 def curl(server: str, body: Mapping[str, Any], *, with_key: bool) -> str:
+    """``with_key``: False where the server takes none. It is the shell's variable ``KEY``, and so on no page."""
     lines = [f"curl {shlex.quote(f'{server}/v1/jobs')}"]
     if with_key:
         lines.append(f'-H "Authorization: Bearer ${KEY}"')
@@ -37,6 +38,7 @@ def curl(server: str, body: Mapping[str, Any], *, with_key: bool) -> str:
 
 
 def command(server: str, body: Mapping[str, Any]) -> str:
+    """``submit`` or, for several ratios, ``sweep``. What has no option of its own goes by ``--set``."""
     recipe = dict(body["recipe"])
     ratios = recipe.pop("target_ratios", None)
     words = ["vitpress", "submit" if ratios is None else "sweep", str(body.get("model", ""))]
@@ -49,6 +51,7 @@ def command(server: str, body: Mapping[str, Any]) -> str:
 
 
 def python(server: str, body: Mapping[str, Any]) -> str:
+    """Members of the recipe are arguments like the others; the default method is left out."""
     recipe = {name: value for name, value in body["recipe"].items() if (name, value) != ("method", "fisher")}
     given = {name: value for name, value in body.items() if name not in {"model", "recipe"}} | recipe
     arguments = "".join(

@@ -23,6 +23,7 @@ def wanted(request: Request) -> bool:
 
 
 def error_page(request: Request, problem: Mapping[str, Any], headers: Mapping[str, str]) -> Response:
+    """``problem``: as the API would answer it. Where nobody is known yet, the page has no navigation."""
     return page(
         request,
         "error.html",

@@ -32,6 +32,7 @@ def count(given: float | None) -> str:
 
 
 def percent(given: float | None, digits: int = 1) -> str:
+    """Of a fraction; ``digits`` behind the point."""
     return NOTHING if given is None else f"{100 * given:.{digits}f} %"
 
 

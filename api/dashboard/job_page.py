@@ -33,6 +33,7 @@ changing = APIRouter(prefix="/jobs/{job_id}", dependencies=[Depends(submitter)])
 
 @router.get("/jobs/{job_id}")
 def get(job_id: JobId, request: Request, visitor: Visitor, found: Found) -> HTMLResponse:
+    """As it is now. The page's script hears of what happens then, and asks for the page again."""
     with transaction(found.engine, read_only=True) as session:
         last = jobs.last_event_id(session, job_id)  # before the job: what happens meanwhile is then watched again
         job = jobs.get(session, job_id)
@@ -62,6 +63,7 @@ def get(job_id: JobId, request: Request, visitor: Visitor, found: Found) -> HTML
 
 @changing.post("/cancel")
 def cancel(job_id: JobId, found: Found) -> Response:
+    """One that runs is cancelled by its worker: it is ``cancelling`` first. Raises ``JobFinishedError``."""
     with transaction(found.engine) as session:
         jobs.request_cancel(session, job_id)
     return _to(job_id)
@@ -69,6 +71,7 @@ def cancel(job_id: JobId, found: Found) -> Response:
 
 @changing.post("/retry")
 def retry(job_id: JobId, visitor: Submitter, found: Found) -> Response:
+    """The same job, queued again. Raises ``JobNotRetriableError``, ``StorageQuotaError``."""
     with transaction(found.engine) as session:
         job = submissions.try_again(session, job_id, visitor, found)
     ring(found.settings, job.id, job.queue)
@@ -77,6 +80,7 @@ def retry(job_id: JobId, visitor: Submitter, found: Found) -> Response:
 
 @changing.post("/clone")
 def clone(job_id: JobId, visitor: Submitter, found: Found, response: Response, once: SentOnce) -> Response:
+    """Sent twice, it leads twice to one new job. Raises what ``submissions.check`` and ``submit`` do."""
     with transaction(found.engine, read_only=True) as session:
         wanted = same(jobs.get(session, job_id))
     submissions.check(wanted, visitor, found)
@@ -89,6 +93,7 @@ def clone(job_id: JobId, visitor: Submitter, found: Found, response: Response, o
 
 @changing.post("/delete")
 def delete(job_id: JobId, found: Found) -> Response:
+    """One that has ended, with all that it left. Raises ``JobNotFinishedError``."""
     with transaction(found.engine) as session:
         changes.delete_(session, job_id)
     return RedirectResponse("/jobs", 303)

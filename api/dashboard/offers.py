@@ -25,6 +25,11 @@ _UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
 
 @dataclass(frozen=True)
 class Offer:
+    """``macs``: of one image. ``input_size``: channels, height, width.
+
+    ``accuracy``: as the visitor's own jobs have measured it, or a sample's training; None: nobody knows it.
+    """
+
     name: str
     parameters: int | None
     macs: int | None

@@ -40,6 +40,7 @@ class Point:
 
     @property
     def is_original(self) -> bool:
+        """It is drawn for comparison, and is never on the front."""
         return self.href is None
 
 

@@ -11,6 +11,7 @@ router = APIRouter()
 
 @router.get("/docs")
 def get(request: Request, guest: Guest) -> HTMLResponse:
+    """For anybody, as ``/openapi.json`` is."""
     document = request.app.openapi()
     groups: dict[str, list[dict[str, object]]] = {}
     for path, operations in document["paths"].items():

@@ -55,6 +55,7 @@ class Pictured:
 
     @property
     def kind(self) -> str:
+        """In words, from ``KINDS``."""
         return KINDS[self.image.kind]
 
 
@@ -80,12 +81,14 @@ class Drawings:
         self._lock = threading.Lock()
 
     def get(self, key: Hashable) -> Drawing | None:
+        """None: it was not drawn yet, or is forgotten."""
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)
             return self._kept.get(key)
 
     def put(self, key: Hashable, drawing: Drawing) -> None:
+        """What was asked for longest ago goes, where there are too many."""
         with self._lock:
             self._kept[key] = drawing
             while len(self._kept) > self._most:
@@ -106,6 +109,7 @@ def get(job_id: JobId, request: Request, visitor: Visitor, found: Found, ratio: 
 def download(
     job_id: JobId, request: Request, visitor: Visitor, found: Found, ratio: results.Ratio = None
 ) -> HTMLResponse:
+    """One file, to keep or to pass on: its style and pictures are in it, and ``ALONE`` has it load nothing."""
     context = _context(job_id, found, ratio)
     style = "\n".join(
         (files("api.dashboard") / "static" / name).read_text("utf-8") for name in ("vitpress.css", "report.css")

@@ -30,6 +30,7 @@ class Said:
 
 
 def goal(recipe: AnyRecipe) -> str:
+    """As in ``50.0 % of the parameters removed``; a sweep has no single one."""
     value = getattr(recipe, recipe.goal)
     return f"{percent(value)} {GOALS[recipe.goal]}" if isinstance(value, float) else "a sweep over several ratios"
 
@@ -137,6 +138,7 @@ def warnings(report: Report) -> list[Said]:
 
 
 def data_use(report: Report) -> str:
+    """Which images chose and which judged, and how they were told apart."""
     data = report.data
     source = (
         "two sets that were given as such"
@@ -150,6 +152,7 @@ def data_use(report: Report) -> str:
 
 
 def search(report: Report) -> str | None:
+    """None where the goal needed none: what comes out is known beforehand."""
     found = report.search
     if found is None:
         return None
@@ -166,6 +169,7 @@ def search(report: Report) -> str | None:
 
 
 def finetune(report: Report) -> str | None:
+    """None where there was none."""
     tuned = report.finetune
     if tuned is None:
         return None
@@ -190,6 +194,7 @@ class Comparison:
 
 
 def comparison(report: Report) -> list[Comparison]:
+    """Without a line for what was measured of one side alone, or with another batch."""
     before, after = report.before, report.after
     lines = [
         Comparison(

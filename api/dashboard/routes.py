@@ -24,10 +24,12 @@ _start = APIRouter()
 
 @_start.get("/")
 def start() -> RedirectResponse:
+    """There is no start page: jobs are what people come for."""
     return RedirectResponse("/jobs", status_code=303)
 
 
 def install(app: FastAPI) -> None:
+    """The pages, which the OpenAPI document does not have; whoever has to be known for one is sent to sign in."""
     app.add_exception_handler(SignInNeededError, to_sign_in)
     for router in (_start, static.router, *(each.router for each in PAGES)):
         app.include_router(router, include_in_schema=False)

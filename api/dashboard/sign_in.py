@@ -29,6 +29,7 @@ router = APIRouter()
 
 @router.get("/sign-in")
 def show(request: Request, guest: Guest, next: str = "/") -> Response:
+    """Whoever is known already goes on to ``next`` at once: a path on this server, or else ``/``."""
     if guest is not None:
         return RedirectResponse(_inside(next), 303)
     return _form(request, next)
@@ -64,6 +65,7 @@ async def sign_in(
 
 @router.post("/sign-out")
 def sign_out(request: Request, found: Found) -> Response:
+    """The session ends on the server, too: a copy of its cookie is worth nothing from then on."""
     session_cookie.check_origin(request)
     with transaction(found.engine) as session:
         _end(request, session)

@@ -43,6 +43,7 @@ def address(name: str) -> str:
 
 @router.get("/static/{name}")
 async def get(name: str, request: Request, v: str = "") -> Response:
+    """``v``: the version in the address. With the current one, no cache asks again; with another, each does."""
     file = _FILES.get(name)
     if file is None:
         raise HTTPException(HTTPStatus.NOT_FOUND)

@@ -56,12 +56,12 @@ _recipe: TypeAdapter[AnyRecipe] = TypeAdapter(RecipeRequest)
 router = APIRouter(prefix="/submit", dependencies=[Depends(submitter)])
 
 
-async def posted(request: Request) -> Values:
+async def _posted(request: Request) -> Values:
     form = await request.form()
     return {name: [text for text in form.getlist(name) if isinstance(text, str)] for name in form}
 
 
-Posted = Annotated[Values, Depends(posted)]
+Posted = Annotated[Values, Depends(_posted)]
 
 
 @router.get("")

@@ -28,6 +28,7 @@ router = APIRouter()
 
 @router.get("/team")
 def get(request: Request, visitor: Visitor, found: Found) -> HTMLResponse:
+    """Of the visitor's jobs all, of the others' how many: what those do is nobody else's to see."""
     within = heard_lately(found.settings)
     with transaction(found.engine, read_only=True) as session:
         queued = forecast.own(session, visitor.owner_id, within=within, limit=LISTED)

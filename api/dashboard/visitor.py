@@ -47,6 +47,7 @@ async def guest(found: Found, request: Request) -> Identity | None:
 
 
 async def to_sign_in(_: Request, error: Exception) -> Response:
+    """Answers ``SignInNeededError``; the browser follows by GET, also where it sent a form."""
     assert isinstance(error, SignInNeededError)
     return RedirectResponse(f"/sign-in?{urlencode({'next': error.then})}", status_code=303)
 
