@@ -37,11 +37,14 @@ class Submission:
 
     @property
     def where(self) -> tuple[str, str]:
+        """The owner's id and the project's name, by which ``owners.unlimited`` answers."""
         return self.asking.owner_id, self.body.project
 
 
 @dataclass(frozen=True)
 class Accepted:
+    """A job that is queued once the transaction is committed; it is to be rung for then."""
+
     job_id: str
     queue: Queue
     answer: Answer
@@ -65,6 +68,7 @@ def accept(session: Session, submissions: Sequence[Submission]) -> Mapping[Submi
 
 
 def ring_for(settings: Settings, outcomes: Collection[Outcome]) -> None:
+    """After the commit. An answer alone made nothing: for it, nobody is woken."""
     accepted = [each for each in outcomes if isinstance(each, Accepted)]
     for queue in Queue:
         for each in [each for each in accepted if each.queue is queue][:BELLS]:

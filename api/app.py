@@ -62,10 +62,13 @@ from store.settings import Settings, get_settings
 
 
 class State(TypedDict):
+    """What the lifespan puts into the ``state`` of every request."""
+
     resources: Resources
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
+    """``settings``: None for those of the environment. No service is needed before the server starts."""
     settings = settings or get_settings()
     measures, looks = HttpMeasures(), Looks()
 

@@ -80,6 +80,7 @@ def results(session: Session, job_ids: Sequence[str], asking: Identity) -> list[
 
 
 def comparison(compared: Sequence[Compared], request: Request) -> Comparison:
+    """A row for each, in their order. ``request``: for the paths of their reports alone."""
     return Comparison(
         items=[
             _row(job, report, beaten, request)

@@ -112,6 +112,7 @@ def get(dataset: Name, asking: Reader, found: Found, request: Request) -> Datase
     | {200: {"content": {"image/webp": {"schema": {"type": "string", "format": "binary"}}}}},
 )
 def get_thumbnail(dataset: Name, name: str, asking: Reader, found: Found) -> Response:
+    """Of one of your own datasets, whose `thumbnails` list the addresses: at most two images a class, and 64 in all."""
     with transaction(found.engine, read_only=True) as session:
         view = own_datasets.get(session, asking.owner_id, dataset)
     if name not in {each.name for each in (view.report.thumbnails if view.report else ())}:

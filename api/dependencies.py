@@ -53,12 +53,14 @@ async def cursor(
 
 
 async def job_cursor(cursor: Annotated[str | None, Depends(cursor)]) -> str | None:
+    """Of lists that go on behind an id. Raises ``InvalidRequestError``."""
     if cursor is not None and canonical_id(cursor) is None:
         raise malformed_cursor()
     return cursor
 
 
 async def name_cursor(cursor: Annotated[str | None, Depends(cursor)]) -> str | None:
+    """Of lists that go on behind a name. Raises ``InvalidRequestError``."""
     if cursor is not None and not cursor.isprintable():  # PostgreSQL's text cannot hold NUL
         raise malformed_cursor()
     return cursor
@@ -75,6 +77,7 @@ async def labels(
 
 
 def split_label(wanted: str) -> tuple[str, str | None]:
+    """``wanted`` is ``key=value``, whose value may have further ``=``, or ``key`` alone; None: any value."""
     key, equals, value = wanted.partition("=")
     return key, value if equals else None
 
@@ -90,6 +93,7 @@ def next_cursor(page: Page[Any]) -> str | None:
 
 
 def malformed_cursor() -> InvalidRequestError:
+    """To be raised for a cursor that no page can have given out."""
     message = "must be the next_cursor of a page, unchanged"
     return InvalidRequestError([{"field": "cursor", "code": "malformed_cursor", "message": message}])
 

@@ -136,6 +136,8 @@ class TusVersionError(VitpressError):
 
 
 class UploadMediaTypeError(VitpressError):
+    """The body is not said to be of the one type that tus has for the bytes of a file."""
+
     code = "upload_media_type"
 
     def __init__(self, expected: str) -> None:
@@ -189,6 +191,8 @@ class ChecksumMismatchError(VitpressError):
 
 
 class DiskFullError(VitpressError):
+    """A file could not be written for want of room: an upload's, or any other."""
+
     code = "disk_full"
 
     def __init__(self) -> None:
@@ -359,8 +363,10 @@ def responses(*errors: type[Exception], statuses: Iterable[HTTPStatus] = ()) -> 
 
 
 def shown(error: Exception, rule: Rule) -> dict[str, Any]:
+    """The attributes of ``error`` that become members of its problem."""
     return {name: getattr(error, name) for name in rule.shown}
 
 
 def phrase(status: HTTPStatus) -> str:
+    """The name of the status in RFC 9110, also where Python has an older one."""
     return _PHRASES.get(status, status.phrase)

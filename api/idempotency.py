@@ -46,6 +46,8 @@ Key = Annotated[
 
 
 class Replay(Exception):  # noqa: N818 - no error: the route ends here, and this is its answer
+    """The request was done before: ``answer`` is what it was answered then."""
+
     def __init__(self, answer: Answer) -> None:
         super().__init__(answer.status)
         self.answer = answer
@@ -85,6 +87,7 @@ class OneRequest:
 
     @property
     def answer(self) -> Answer:
+        """What ``answered`` noted. ``AssertionError``: the route has not called it."""
         if self._answer is None:
             raise AssertionError("a POST must hand its answer to once.answered within the transaction")
         return self._answer
@@ -140,6 +143,7 @@ async def once(
 
 
 def install(app: FastAPI) -> None:
+    """Has the application answer a ``Replay``, wherever it is raised."""
     app.add_exception_handler(Replay, _replay)
 
 
@@ -151,6 +155,7 @@ async def _replay(_: Request, replay: Exception) -> Response:
 
 
 def sent(answer: Answer) -> Response:
+    """As it is kept: whoever asks again gets the same bytes."""
     return Response(answer.body, answer.status, answer.headers, "application/json" if answer.body else None)
 
 

@@ -150,10 +150,12 @@ def answer(view: JobView, request: Request, response: Response) -> Job:
 
 
 def etag(revision: int) -> str:
+    """Of what can be changed alone, so that it stays as it is while the job goes on."""
     return f'"{revision}"'
 
 
 def shown(view: JobView, request: Request) -> Job:
+    """``request``: for the prefix under which a proxy serves this server, which the links have too."""
     path = f"{request.scope.get('root_path', '').rstrip('/')}/v1/jobs/{view.id}"  # url_for asks every route, each time
     links = JobLinks(
         self=path,

@@ -35,6 +35,7 @@ class Joined(Turns[Wish], Generic[Wish, Done]):
         self._engine, self._deed, self._after = engine, do, after
 
     async def ask(self, wish: Wish) -> Done:
+        """What was done of ``wish``, once it is committed, or raises why not. Whoever hangs up takes nothing back."""
         done: Done = await self.asked(wish)
         return done
 

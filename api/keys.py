@@ -85,6 +85,7 @@ def list_(
 
 @router.get("/{key_id}", name="get_key", summary="Show a key", responses=responses(KeyNotFoundError))
 def get(key_id: KeyId, asking: Reader, engine: Database) -> Key:
+    """One of your own; with `admin`, anybody's. Its secret is not kept: `prefix` tells which key it is."""
     with transaction(engine, read_only=True) as session:
         return shown(keys.get(session, key_id, asking))
 
@@ -125,11 +126,13 @@ def rotate(
 
 
 def shown(view: KeyView) -> Key:
+    """Without a secret, which nobody keeps: ``prefix`` is how the key begins."""
     members = {name: getattr(view, name) for name in Key.model_fields if name not in {"prefix", "role"}}
     return Key.model_validate(members | {"prefix": f"vp_{view.prefix}", "role": role(view.scopes)})
 
 
 def role(scopes: tuple[Scope, ...] | frozenset[Scope]) -> Role:
+    """Each scope includes those before it, so their number tells."""
     return list(Role)[len(scopes) - 1]
 
 

@@ -46,10 +46,10 @@ class _Families(Collector):
         self._read = read
 
     def collect(self) -> Iterable[Metric]:
-        return families(self._read)
+        return _gauges(self._read)
 
 
-def families(read: Measures) -> Iterator[Metric]:
+def _gauges(read: Measures) -> Iterator[Metric]:
     yield _gauge(
         "vitpress_jobs",
         "Jobs that have not ended.",

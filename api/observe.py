@@ -42,6 +42,7 @@ class HttpMeasures:
         self._of = cache(self._labelled)  # the library takes a lock and makes texts of all labels, each time
 
     def note(self, method: str, route: str, status: int, seconds: float) -> None:
+        """``method`` and ``route`` are of a known few: what is kept of each lasts as long as the process."""
         requests, durations = self._of(method, route, status)
         requests.inc()
         durations.observe(seconds)

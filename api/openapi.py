@@ -14,6 +14,7 @@ FILE = Path(__file__).resolve().parents[1] / "openapi.json"
 
 
 def install(app: FastAPI) -> None:
+    """Has FastAPI serve ``document`` as ``/openapi.json``."""
     app.openapi = lambda: document(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
 
 
@@ -32,6 +33,7 @@ def document(app: FastAPI) -> dict[str, Any]:
 
 
 def rendered(app: FastAPI) -> str:
+    """As it is committed: sorted and indented, so that a comparison of two shows what has changed."""
     return json.dumps(document(app), indent=1, ensure_ascii=False, sort_keys=True) + "\n"
 
 

@@ -27,6 +27,7 @@ log = structlog.get_logger(__name__)
 
 
 def install(app: FastAPI) -> None:
+    """The handler of an error's nearest class answers: ``RULES`` goes before ``OSError`` and ``Exception``."""
     for error in RULES:
         app.add_exception_handler(error, _ruled)
     app.add_exception_handler(OSError, _system)

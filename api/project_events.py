@@ -43,6 +43,7 @@ router = APIRouter(prefix="/v1/projects/{name}/events", tags=["projects"])
 def resumed(
     last_event_id: Annotated[str | None, Header(max_length=60, description="Resumes behind this event")] = None,
 ) -> Position | None:
+    """Behind which event the stream goes on; None: from now on. Raises ``InvalidRequestError``."""
     if last_event_id is None:
         return None
     position = Position.parse(last_event_id)

@@ -57,5 +57,6 @@ def list_(asking: Reader, engine: Database, cursor: NameCursor, limit: Limit = 5
 
 @router.get("/{name}", name="get_project", summary="Show a project", responses=responses(ProjectNotFoundError))
 def get(name: Name, asking: Reader, engine: Database) -> Project:
+    """One of yours; another owner's is not found."""
     with transaction(engine, read_only=True) as session:
         return Project.model_validate(owners.get_project(session, asking.owner_id, name))

@@ -16,6 +16,8 @@ LINGER_SECONDS = 5.0  # for the rest of a body that nobody reads any more: a cli
 
 
 class Impatient(H11Protocol):
+    """Hangs up once what it waits for has taken too long in all: bytes that trickle in do not put that off."""
+
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._awaited: float | None = None  # how long what is awaited now may take in all

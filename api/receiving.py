@@ -105,10 +105,12 @@ class Target:
         return file
 
     def advance(self, start: int, end: int) -> UploadView:
+        """The bytes from ``start`` to ``end`` are on the disk, and count now. Raises ``UploadNotFoundError``."""
         with transaction(self.engine) as session:
             return uploads.advance(session, self.settings, self.owner_id, self.upload_id, start, end)
 
     def delete_file(self) -> None:
+        """Harmless if there is none."""
         uploads.path(self.settings, self.upload_id).unlink(missing_ok=True)
 
 

@@ -40,22 +40,23 @@ class Resources:
 
 
 def found_by(request: Request) -> Resources:
+    """As ``Found``, for dependencies: one more of those costs every request as much as looking its job up."""
     found: Resources = request.state.resources
     return found
 
 
-async def resources(request: Request) -> Resources:
+async def _resources(request: Request) -> Resources:
     return found_by(request)
 
 
-async def settings(found: Annotated[Resources, Depends(resources)]) -> Settings:
+async def _settings(found: Annotated[Resources, Depends(_resources)]) -> Settings:
     return found.settings
 
 
-async def engine(found: Annotated[Resources, Depends(resources)]) -> Engine:
+async def _engine(found: Annotated[Resources, Depends(_resources)]) -> Engine:
     return found.engine
 
 
-Found = Annotated[Resources, Depends(resources)]
-Config = Annotated[Settings, Depends(settings)]
-Database = Annotated[Engine, Depends(engine)]
+Found = Annotated[Resources, Depends(_resources)]
+Config = Annotated[Settings, Depends(_settings)]
+Database = Annotated[Engine, Depends(_engine)]

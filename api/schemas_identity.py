@@ -42,6 +42,7 @@ class Role(StrEnum):
 
     @property
     def scope(self) -> Scope:
+        """The last of its scopes, which includes the others."""
         return list(Scope)[list(Role).index(self)]
 
 
@@ -80,6 +81,7 @@ class KeyRequest(RequestBody):
 
     @property
     def wanted(self) -> list[Scope]:
+        """By ``role`` or by ``scopes``, whichever is given."""
         return [self.role.scope] if self.role else self.scopes or []
 
 

@@ -52,10 +52,12 @@ def check_origin(request: Request) -> None:
 
 
 def given(request: Request) -> str | None:
+    """The session's token as the browser sends it, whatever it is worth; None: it sends none."""
     return request.cookies.get(_name(request))
 
 
 def hand_out(request: Request, response: Response, token: str) -> None:
+    """``token``: of a session that was just opened. The browser forgets it when the session has had its time."""
     response.set_cookie(
         _name(request),
         token,
@@ -68,6 +70,7 @@ def hand_out(request: Request, response: Response, token: str) -> None:
 
 
 def take_back(request: Request, response: Response) -> None:
+    """From this browser. To end the session itself is up to whoever calls."""
     response.delete_cookie(_name(request), path="/", secure=_is_https(request), httponly=True, samesite="strict")
 
 

@@ -46,6 +46,7 @@ class Throttle:
             raise TooManyFailuresError(math.ceil(wait))
 
     def failed(self, address: str, key: str) -> None:
+        """Counts against its address. A key that came in lately, and does no longer, is forgotten."""
         with self._lock:
             self._known.pop(_digest(key), None)
             network, at = _network(address), self._clock()
@@ -54,6 +55,7 @@ class Throttle:
                 self._full_at.popitem(last=False)
 
     def succeeded(self, key: str) -> None:
+        """From now on ``admit`` lets the key pass, whatever others at its address do."""
         digest = _digest(key)
         with self._lock:
             self._known[digest] = None

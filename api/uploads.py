@@ -61,12 +61,12 @@ _RECEIVING = (
 )
 
 
-def version(tus_resumable: Annotated[str, Header(description=f"`{TUS_VERSION}`")] = "") -> None:
+def _version(tus_resumable: Annotated[str, Header(description=f"`{TUS_VERSION}`")] = "") -> None:
     if tus_resumable != TUS_VERSION:
         raise TusVersionError(tus_resumable, TUS_VERSION)
 
 
-def upload_id(upload_id: Annotated[str, Path(description="As `POST /v1/uploads` returned it")]) -> str:
+def _upload_id(upload_id: Annotated[str, Path(description="As `POST /v1/uploads` returned it")]) -> str:
     """The canonical one: nothing else ever becomes part of a path."""
     canonical = canonical_id(upload_id)
     if canonical is None:
@@ -74,7 +74,7 @@ def upload_id(upload_id: Annotated[str, Path(description="As `POST /v1/uploads` 
     return canonical
 
 
-def checksum(
+def _checksum(
     given: Annotated[
         str | None,
         Header(alias="Upload-Checksum", description=f"Of this body: {' or '.join(ALGORITHMS)}, and its base64"),
@@ -91,9 +91,9 @@ def checksum(
         raise _malformed("Upload-Checksum", "malformed", "expected an algorithm, a space, and base64") from None
 
 
-UploadId = Annotated[str, Depends(upload_id)]
-GivenChecksum = Annotated[Checksum | None, Depends(checksum)]
-Version = Depends(version)
+UploadId = Annotated[str, Depends(_upload_id)]
+GivenChecksum = Annotated[Checksum | None, Depends(_checksum)]
+Version = Depends(_version)
 
 router = APIRouter(prefix="/v1/uploads", tags=["uploads"])
 
@@ -204,6 +204,7 @@ async def update(
     dependencies=[Version],
 )
 def delete(upload_id: UploadId, asking: Submitter, found: Found) -> None:
+    """Complete or not. Its length no longer counts as storage in use; whoever still sends to it is answered 404."""
     with transaction(found.engine) as session:
         uploads.remove(session, asking.owner_id, upload_id)
     uploads.path(found.settings, upload_id).unlink(missing_ok=True)

@@ -93,6 +93,7 @@ def list_(asking: Reader, engine: Database, cursor: JobCursor, limit: Limit = 50
 
 @router.get("/{webhook_id}", name="get_webhook", summary="Show a webhook", responses=responses(WebhookNotFoundError))
 def get(webhook_id: WebhookId, asking: Reader, engine: Database) -> Webhook:
+    """Without its secret: if you have lost that, replace it."""
     with transaction(engine, read_only=True) as session:
         return Webhook.model_validate(webhooks.get(session, asking.owner_id, webhook_id))
 
