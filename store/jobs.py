@@ -314,13 +314,8 @@ def events_after_each(
     return {each: events_after(session, *each, limit) for each in behind}
 
 
-def last_event_id(session: Session, job_id: str) -> int:
-    """The id that ``events_after`` continues from now on; 0 for a job that is not there."""
-    return last_event_ids(session, [job_id]).get(job_id, 0)
-
-
 def last_event_ids(session: Session, job_ids: Collection[str]) -> dict[str, int]:
-    """As ``last_event_id``, of those of the jobs that have events."""
+    """The ids that ``events_after`` continues from now on, of those of the jobs that have events."""
     last = select(func.max(Event.id)).where(Event.job_id == Job.id).scalar_subquery()
     rows = session.execute(select(Job.id, last.label("last")).where(Job.id.in_(job_ids)))
     return {row.id: row.last for row in rows if row.last is not None}

@@ -193,10 +193,13 @@ def _bound(asked: Iterable[tuple[int, int, int | None]]) -> int:
 def standing(session: Session) -> dict[str, dict[tuple[Queue, JobState], int]]:
     """How many jobs each owner's id has, of those that wait or run, by queue and state."""
     counts: dict[str, dict[tuple[Queue, JobState], int]] = {}
-    for which in (IS_WAITING, Job.state.in_(HELD)):  # two indexes know it: the rows themselves need not be read
-        counted = select(Job.owner_id, Job.queue, Job.state, func.count()).where(which)
-        for owner_id, queue, state, count in session.execute(counted.group_by(Job.owner_id, Job.queue, Job.state)):
-            counts.setdefault(owner_id, {})[queue, state] = count
+    # Without the state, ix_jobs_waiting alone knows it. With it, all rows of a long queue would have to be read.
+    waiting = select(Job.owner_id, Job.queue, func.count()).where(IS_WAITING)
+    for owner_id, queue, count in session.execute(waiting.group_by(Job.owner_id, Job.queue)):
+        counts.setdefault(owner_id, {})[queue, JobState.QUEUED] = count
+    held = select(Job.owner_id, Job.queue, Job.state, func.count()).where(Job.state.in_(HELD))
+    for owner_id, queue, state, count in session.execute(held.group_by(Job.owner_id, Job.queue, Job.state)):
+        counts.setdefault(owner_id, {})[queue, state] = count
     return counts
 
 

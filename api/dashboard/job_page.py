@@ -35,7 +35,6 @@ changing = APIRouter(prefix="/jobs/{job_id}", dependencies=[Depends(submitter)])
 def get(job_id: JobId, request: Request, visitor: Visitor, found: Found) -> HTMLResponse:
     """As it is now. The page's script hears of what happens then, and asks for the page again."""
     with transaction(found.engine, read_only=True) as session:
-        last = jobs.last_event_id(session, job_id)  # before the job: what happens meanwhile is then watched again
         job = jobs.get(session, job_id)
         artifacts = jobs.artifacts(session, job_id)
         log = jobs.events_after(session, job_id, limit=10_000, kinds=[EventKind.STATE, EventKind.STAGE])
@@ -47,7 +46,6 @@ def get(job_id: JobId, request: Request, visitor: Visitor, found: Found) -> HTML
         "job.html",
         visitor=visitor,
         job=job,
-        last_event_id=last,
         title=job.name or job.model,
         goal=goal(job.recipe),
         place=next((each for each in queued if each.id == job_id), None),

@@ -200,7 +200,7 @@ class TestTheLog:
         first, second = steps.do(jobs.events_after, job.id)
         assert steps.do(jobs.events_after, job.id, first.id) == [second]
         assert steps.do(jobs.events_after, job.id, limit=1) == [first]
-        assert steps.do(jobs.last_event_id, job.id) == second.id
+        assert steps.do(jobs.last_event_ids, [job.id]) == {job.id: second.id}
 
 
 class TestListing:
