@@ -12,11 +12,13 @@ from typing import Any, Generic, TypeVar
 
 Key = TypeVar("Key")
 
+PAUSE_OF_ONE_SECONDS = 0.0004  # for each that was asked: the more there are, the more are worth waiting for
+
 
 class Turns(Generic[Key]):
     """Of one event loop."""
 
-    pause_seconds: float  # between a turn in which there were several and the next one
+    pause_seconds: float  # at most, between a turn in which there were several and the next one
 
     def __init__(self, name: str) -> None:
         self._asked: dict[Key, list[asyncio.Future[Any]]] = {}  # of each who asks: who hangs up ends its own alone
@@ -60,7 +62,7 @@ class Turns(Generic[Key]):
                     for future in futures:
                         _settle(future, outcomes[key])
                 if len(asked) > 1:
-                    await asyncio.sleep(self.pause_seconds)
+                    await asyncio.sleep(min(self.pause_seconds, len(asked) * PAUSE_OF_ONE_SECONDS))
         finally:
             self._task = None
             await loop.run_in_executor(self._thread, self._rest)
