@@ -16,6 +16,6 @@ def no_room(pid: int, size: int) -> Iterator[None]:
 
 
 def limit_files(pid: int, size: int) -> None:
-    """That process can write no file beyond ``size`` bytes: a limit of the system's own, which needs no small disk."""
+    """That process can write no file beyond ``size`` bytes."""
     process = psutil.Process(pid)
     process.rlimit(psutil.RLIMIT_FSIZE, (size, process.rlimit(psutil.RLIMIT_FSIZE)[1]))

@@ -5,8 +5,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import services
-
 SECONDS = 60.0  # for an answer, on a busy machine
 
 
@@ -52,7 +50,3 @@ def connected(port: int) -> Iterator[Connection]:
     connection = Connection(port)
     with connection.socket:
         yield connection
-
-
-def free_port() -> int:
-    return services.free_port()

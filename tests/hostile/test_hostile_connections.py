@@ -3,18 +3,17 @@
 import json
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, suppress
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
-import uvicorn
-from fastapi import FastAPI
-from raw import SECONDS, connected
+from raw import connected
 
 from api import middleware, protocol
 from api.app import create_app
 from api.protocol import Impatient
-from services import wait_until
+from serving import serving
 from store.settings import Settings
 
 GIGABYTE = 1 << 30
@@ -22,24 +21,11 @@ JSON = "Content-Type: application/json"
 PLAN = json.dumps({"model": "sample:vit_fmnist", "recipe": {"target_ratio": 0.5}}).encode()
 
 
-@contextmanager
-def serving(app: FastAPI) -> Iterator[int]:
-    """By the protocol that the service is started with: the port."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, http=Impatient, log_config=None))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        wait_until(lambda: server.started, SECONDS)
-        yield int(server.servers[0].sockets[0].getsockname()[1])
-    finally:
-        server.should_exit = True
-        thread.join()
-
-
 @pytest.fixture
 def port(settings: Settings) -> Iterator[int]:
-    with serving(create_app(settings.model_copy(update={"auth": "local"}))) as port:
-        yield port
+    """Of the application under the protocol that the service is started with."""
+    with serving(create_app(settings.model_copy(update={"auth": "local"})), http=Impatient) as url:
+        yield urlsplit(url).port or 0
 
 
 class TestAHead:
@@ -145,15 +131,9 @@ class TestABody:
 class TestManyAtOnce:
     def test_that_say_nothing_keep_nobody_out(self, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(protocol, "HEAD_SECONDS", 2.0)
-        silent = []
-        for _ in range(200):
-            connection = connected(port)
-            silent.append((connection, connection.__enter__()))
-        try:
+        with ExitStack() as stack:
+            silent = [stack.enter_context(connected(port)) for _ in range(200)]
             with connected(port) as honest:
                 honest.send("GET /healthz HTTP/1.1", "Host: 127.0.0.1")
                 assert honest.answer().status == 200
-            assert all(each.is_ended() for _, each in silent)
-        finally:
-            for manager, _ in silent:
-                manager.__exit__(None, None, None)
+            assert all(each.is_ended() for each in silent)
