@@ -17,7 +17,7 @@ from store.tables import Queue
 from store.values import Fitness, Limits, Place, Scope
 
 Submission = Callable[..., dict[str, Any]]
-NO_LIMITS = Limits(max_running=None, max_daily=None, max_bytes=None)
+NO_LIMITS = Limits()
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ class TestAJobMayAskFor:
 
 class TestADailyLimit:
     def test_is_answered_with_when_to_come_again(self, keyed: TestClient, steps: Steps, submission: Submission) -> None:
-        _, asking = member(steps, "eager", Limits(max_running=None, max_daily=1, max_bytes=None))
+        _, asking = member(steps, "eager", Limits(max_daily=1))
         assert keyed.post("/v1/jobs", json=submission(), headers=asking).status_code == 202
         answer = keyed.post("/v1/jobs", json=submission(), headers=asking)
         assert (answer.status_code, answer.json()["code"], answer.json()["limit"]) == (429, "daily_limit_reached", 1)
@@ -62,7 +62,7 @@ class TestADailyLimit:
 
 class TestTheQueue:
     def test_shows_one_s_own_jobs_and_how_many_others_have(self, keyed: TestClient, steps: Steps) -> None:
-        one, asking = member(steps, "one", Limits(max_running=2, max_daily=None, max_bytes=None))
+        one, asking = member(steps, "one", Limits(max_running=2))
         other, _ = member(steps, "other")
         for _ in range(3):
             steps.submit(place=other, model="own:secret")

@@ -25,7 +25,7 @@ def finish(steps: Steps, seconds: float, worker: str = "worker-a") -> None:
 
 
 def seconds_to(job: QueuedJob) -> tuple[float, float]:
-    """Start and end from now, to the second and a half that a busy machine may need to look."""
+    """How long until it starts, and from there to its end."""
     assert job.estimated_start is not None
     assert job.estimated_end is not None
     start = (job.estimated_start - datetime.now(UTC)).total_seconds()
@@ -87,7 +87,7 @@ class TestTheForecastOfAQueue:
         assert abs(seconds_to(found[second.id])[0] - 40) < 10
 
     def test_says_what_a_job_waits_for(self, steps: Steps) -> None:
-        limited = steps.do(owners.create, "limited", Limits(max_running=1, max_daily=None, max_bytes=None))
+        limited = steps.do(owners.create, "limited", Limits(max_running=1))
         steps.do(workers.sign_on, "worker-a", [Queue.CPU], Fitness(frozenset({"fast"}), 100))
         jobs = {
             WaitingFor.TURN: steps.submit(place=limited, priority=9, memory_bytes=100, device_tag="fast"),

@@ -1,11 +1,9 @@
 """Reservations of keys: of those who come at once, one is the first, and the others see its answer."""
 
-import threading
-from concurrent.futures import ThreadPoolExecutor
-
 import pytest
 from sqlalchemy import Engine
 
+from steps import at_once
 from store import idempotency
 from store.errors import IdempotencyKeyReusedError
 from store.idempotency import Answer
@@ -16,8 +14,7 @@ THREADS = 8
 ANSWER = Answer(201, {"location": "/v1/jobs/7"}, '{"id":"7"}')
 
 
-def answered(database: Engine, start: threading.Barrier, fails: bool = False) -> Answer | None:
-    start.wait()
+def answered(database: Engine, fails: bool = False) -> Answer | None:
     with transaction(database) as session:
         first = idempotency.reserve(session, LOCAL_ID, "a-key", "f" * 64)
         if first is None:
@@ -28,21 +25,21 @@ def answered(database: Engine, start: threading.Barrier, fails: bool = False) ->
 
 
 def test_one_of_many_at_once_is_the_first(database: Engine) -> None:
-    start = threading.Barrier(THREADS)
-    with ThreadPoolExecutor(THREADS) as threads:
-        seen = list(threads.map(lambda _: answered(database, start), range(THREADS)))
+    seen: list[Answer | None] = []
+    at_once(THREADS, lambda _: seen.append(answered(database)))
     assert sorted(map(str, seen)) == sorted([*([str(ANSWER)] * (THREADS - 1)), "None"])
 
 
 def test_whoever_waited_for_one_that_failed_is_the_first(database: Engine) -> None:
-    start = threading.Barrier(THREADS)
-    with ThreadPoolExecutor(THREADS) as threads:
-        calls = [threads.submit(answered, database, start, fails=True) for _ in range(THREADS)]
-    assert all(isinstance(call.exception(), ConnectionError) for call in calls)
-    assert answered(database, threading.Barrier(1)) is None
+    def fail(_: int) -> None:
+        with pytest.raises(ConnectionError):
+            answered(database, fails=True)
+
+    at_once(THREADS, fail)
+    assert answered(database) is None
 
 
 def test_another_request_is_told(database: Engine) -> None:
-    answered(database, threading.Barrier(1))
+    answered(database)
     with transaction(database) as session, pytest.raises(IdempotencyKeyReusedError):
         idempotency.reserve(session, LOCAL_ID, "a-key", "e" * 64)

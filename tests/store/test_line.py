@@ -10,10 +10,12 @@ from sqlalchemy import Engine, select, update
 from sqlalchemy.orm import Session
 
 from steps import LEASE, Steps, at_once
-from store import attempts, jobs, line, owners, workers
+from store import attempts, checks, jobs, line, owners, workers
+from store.columns import uuid7
 from store.errors import DailyLimitError
+from store.owners import LOCAL
 from store.session import transaction
-from store.tables import Job, Owner, Queue
+from store.tables import Job, JobKind, Owner, Queue
 from store.values import Claim, Fitness, JobError, JobView, Limits, Place
 
 EVERYTHING = (Queue.CPU, Queue.GPU)
@@ -21,9 +23,7 @@ BIG = Fitness(frozenset({"a100", "fast"}), 80)
 
 
 def an_owner(steps: Steps, name: str, **limits: int) -> Place:
-    return steps.do(
-        owners.create, name, Limits(**({"max_running": None, "max_daily": None, "max_bytes": None} | limits))
-    )
+    return steps.do(owners.create, name, Limits(**limits))
 
 
 def claim(steps: Steps, worker: str = "worker-a", fitness: Fitness = BIG) -> Claim | None:
@@ -53,9 +53,9 @@ class TestFairness:
         assert set(served) == set(ids)
 
     def test_a_check_comes_before_the_compressions_of_its_owner(self, steps: Steps) -> None:
-        steps.submit()
-        urgent = steps.submit(priority=10)
-        assert claimed(steps, 1) == [urgent.id]
+        steps.submit(priority=checks.PRIORITY - 1)
+        check = steps.do(checks.enqueue, LOCAL, JobKind.CHECK_DATASET, uuid7())
+        assert claimed(steps, 1) == [check]
 
 
 class TestLimits:

@@ -69,11 +69,11 @@ class TestReading:
         assert reader.read() == []
         assert reader.position == steps.do(project_events.settled) != START
 
+    @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)  # SQLite's have no such number
     def test_a_position_of_another_database_loses_nothing(self, steps: Steps) -> None:
         reader = Reader(steps, Position(2**62, 7))
         job_id = steps.submit().id
-        if steps.do(project_events.settled).xid:
-            assert (job_id, "queued") in reader.read()
+        assert (job_id, "queued") in reader.read()
 
     @pytest.mark.parametrize("given", ["", "7", "-", "7-", "a-b", "7-8-9", f"0-{2**63}", "٣-٤", "1-1\n"])
     def test_only_what_is_a_position_is_one(self, given: str) -> None:

@@ -1,5 +1,6 @@
 import threading
 
+from steps import at_once
 from store.shared import made_once
 
 THREADS = 5
@@ -7,7 +8,6 @@ THREADS = 5
 
 class TestMadeOnce:
     def test_gives_every_thread_the_same_even_while_it_is_being_made(self) -> None:
-        everyone_asks = threading.Barrier(THREADS)
         making = threading.Event()
         made: list[object] = []
         got: list[object] = []
@@ -18,15 +18,7 @@ class TestMadeOnce:
             made.append(object())
             return made[-1]
 
-        def ask() -> None:
-            everyone_asks.wait()
-            got.append(make("a"))
-
-        threads = [threading.Thread(target=ask) for _ in range(THREADS)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        at_once(THREADS, lambda _: got.append(make("a")))
 
         assert len(made) == 1
         assert got == made * THREADS
