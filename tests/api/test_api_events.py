@@ -1,19 +1,19 @@
 """GET /v1/jobs/{id}/events, from a real server."""
 
-import json
 import os
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
 
+import event_streams
 import httpx
 import psycopg
 import pytest
+from event_streams import Event
 from fastapi.testclient import TestClient
 from sqlalchemy import make_url
 
@@ -21,26 +21,9 @@ from core.progress import Stage
 from hands import Worker
 from store.settings import Settings
 
-Event = dict[str, Any]
 
-
-@contextmanager
-def watching(url: str, job_id: str, last_event_id: str | None = None) -> Iterator[Iterator[Event]]:
-    headers = {} if last_event_id is None else {"Last-Event-ID": last_event_id}
-    with httpx.stream("GET", f"{url}/v1/jobs/{job_id}/events", headers=headers, timeout=20) as answer:
-        assert (answer.status_code, answer.headers["Content-Type"]) == (200, "text/event-stream; charset=utf-8")
-        yield _events(answer)
-
-
-def _events(answer: httpx.Response) -> Iterator[Event]:
-    event: Event = {}
-    for line in answer.iter_lines():
-        name, _, value = line.partition(": ")
-        if name:
-            event[name] = json.loads(value) if name == "data" else value
-        elif event:
-            yield event
-            event = {}
+def watching(server: str, job_id: str, last_event_id: str | None = None) -> AbstractContextManager[Iterator[Event]]:
+    return event_streams.watching(f"{server}/v1/jobs/{job_id}/events", last_event_id)
 
 
 def told(events: Iterator[Event]) -> list[tuple[str, str, str | None]]:

@@ -1,12 +1,7 @@
 """GET /v1/projects/{name}/events, from a real server."""
 
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
-
-import httpx
 import pytest
+from event_streams import watching
 from fastapi.testclient import TestClient
 
 from api import project_events
@@ -14,32 +9,13 @@ from hands import Worker
 from store.values import Scope
 from team import Team
 
-Event = dict[str, Any]
-
-
-@contextmanager
-def watching(url: str, last_event_id: str | None = None) -> Iterator[Iterator[Event]]:
-    headers = {} if last_event_id is None else {"Last-Event-ID": last_event_id}
-    with httpx.stream("GET", f"{url}/v1/projects/default/events", headers=headers, timeout=20) as answer:
-        assert (answer.status_code, answer.headers["Content-Type"]) == (200, "text/event-stream; charset=utf-8")
-        yield _events(answer)
-
-
-def _events(answer: httpx.Response) -> Iterator[Event]:
-    event: Event = {}
-    for line in answer.iter_lines():
-        name, _, value = line.partition(": ")
-        if name:
-            event[name] = json.loads(value) if name == "data" else value
-        elif event:
-            yield event
-            event = {}
+PATH = "/v1/projects/default/events"
 
 
 class TestStream:
     def test_tells_of_all_jobs_from_now_on_and_resumes(self, server: str, worker: Worker) -> None:
         worker.submit()
-        with watching(server) as events:
+        with watching(server + PATH) as events:
             opened = next(events)
             assert (opened["event"], opened["data"]) == ("opened", {"project": "default"})
             one, other = worker.submit(), worker.submit()
@@ -50,7 +26,7 @@ class TestStream:
         ]
         worker.fail(worker.claim(), "bad_dataset", "empty")
         for start, expected in ((opened["id"], 4), (told[0]["id"], 3), (told[1]["id"], 2)):
-            with watching(server, start) as events:
+            with watching(server + PATH, start) as events:
                 rest = [next(events) for _ in range(expected)]
             assert [each["data"]["state"] for each in rest[-2:]] == ["running", "failed"]
             assert rest[-1]["data"]["message"] == "empty"
@@ -59,12 +35,12 @@ class TestStream:
         self, server: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(project_events, "STREAM_SECONDS", 0.2)
-        with watching(server) as events:
+        with watching(server + PATH) as events:
             assert [each["event"] for each in events] == ["opened"]
 
     @pytest.mark.parametrize("last_event_id", ["abc", "7", "-1-1", "9" * 61])
     def test_from_what_is_no_event_is_refused(self, client: TestClient, last_event_id: str) -> None:
-        answer = client.get("/v1/projects/default/events", headers={"Last-Event-ID": last_event_id})
+        answer = client.get(PATH, headers={"Last-Event-ID": last_event_id})
         assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "last-event-id")
 
     def test_of_another_owner_s_project_is_not_found(self, team: Team) -> None:
