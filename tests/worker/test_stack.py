@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -35,6 +36,7 @@ class Up:
             start_new_session=True,
         )
         self.lines: list[str] = []
+        self.url = ""
 
     def read_until(self, text: str) -> str:
         """The line that holds ``text``."""
@@ -56,10 +58,13 @@ def state_of(client: httpx.Client, job: dict[str, str]) -> str:
     return str(client.get(f"/v1/jobs/{job['id']}").raise_for_status().json()["state"])
 
 
-@pytest.fixture
-def stack(tmp_path: Path) -> Iterator[Up]:
-    up = Up(tmp_path)
+@contextmanager
+def ready(directory: Path) -> Iterator[Up]:
+    """One that has said all that it says at its start."""
+    up = Up(directory)
     try:
+        up.url = up.read_until("http://").split()[-1]
+        up.read_until("Ctrl-C")
         yield up
     finally:
         for each in up.children():
@@ -68,34 +73,45 @@ def stack(tmp_path: Path) -> Iterator[Up]:
         up.process.communicate()
 
 
+@pytest.fixture
+def stack(tmp_path: Path) -> Iterator[Up]:
+    with ready(tmp_path) as up:
+        yield up
+
+
+@pytest.fixture(scope="module")
+def lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    """For tests that do not end it."""
+    with ready(tmp_path_factory.mktemp("up")) as up:
+        yield up
+
+
 class TestUp:
-    def test_it_says_where_it_is_once_it_is_ready_and_mends_itself_and_works_on(self, stack: Up) -> None:
-        url = stack.read_until("http://").split()[-1]
-        assert httpx.get(f"{url}/readyz", trust_env=False).status_code == 200
+    def test_without_keys_it_serves_this_machine_alone_and_says_so(self, lasting: Up) -> None:
+        assert any("serves  " in line and "this machine alone" in line for line in lasting.lines)
+        assert not [line for line in lasting.lines if "vp_" in line]
+        whoami = f"{lasting.url}/v1/whoami"
+        assert httpx.get(whoami, trust_env=False).json()["role"] == "admin"
+        for headers in ({"Host": "rebound.example"}, {"X-Forwarded-For": "127.0.0.1"}, {"Origin": "http://a.example"}):
+            refused = httpx.get(whoami, headers=headers, trust_env=False)
+            assert (refused.status_code, refused.json()["code"]) == (403, "not_local")
+
+    def test_it_says_where_it_is_once_it_is_ready_and_mends_itself_and_works_on(self, lasting: Up) -> None:
+        assert httpx.get(f"{lasting.url}/readyz", trust_env=False).status_code == 200
         for name, words in {"worker": ("celery", "worker.app"), "broker": ("worker.broker",)}.items():
-            victim = stack.child(*words)
+            victim = lasting.child(*words)
             assert victim is not None
             victim.kill()
-            assert "starting it again" in stack.read_until(f"{name} ended")
-        with httpx.Client(base_url=url, trust_env=False, timeout=30) as client:
+            assert "starting it again" in lasting.read_until(f"{name} ended")
+        with httpx.Client(base_url=lasting.url, trust_env=False, timeout=30) as client:
             services.wait_until(lambda: client.get("/readyz").is_success, SECONDS)
             job = client.post("/v1/jobs", json=JOB).raise_for_status().json()
             services.wait_until(lambda: state_of(client, job) == "running", SECONDS)
             client.post(f"/v1/jobs/{job['id']}/cancel").raise_for_status()
             services.wait_until(lambda: state_of(client, job) == "cancelled", SECONDS)
 
-    def test_without_keys_it_serves_this_machine_alone_and_says_so(self, stack: Up) -> None:
-        url = stack.read_until("http://").split()[-1]
-        assert "this machine alone" in stack.read_until("serves  ")
-        assert not [line for line in stack.lines if "vp_" in line]
-        assert httpx.get(f"{url}/v1/whoami", trust_env=False).json()["role"] == "admin"
-        for headers in ({"Host": "rebound.example"}, {"X-Forwarded-For": "127.0.0.1"}, {"Origin": "http://a.example"}):
-            refused = httpx.get(f"{url}/v1/whoami", headers=headers, trust_env=False)
-            assert (refused.status_code, refused.json()["code"]) == (403, "not_local")
-
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
     def test_told_to_stop_it_leaves_nothing_running(self, stack: Up, number: signal.Signals) -> None:
-        stack.read_until("http://")
         started = stack.children()
         assert len(started) >= 4  # worker, API, broker, and the server that the broker runs
         stack.process.send_signal(number)
@@ -104,7 +120,6 @@ class TestUp:
         assert not [each for each in started if processes.is_running(each.pid)]
 
     def test_killed_it_leaves_nothing_running_either(self, stack: Up) -> None:
-        stack.read_until("http://")
         started = stack.children()
         stack.process.kill()
         services.wait_until(lambda: not any(processes.is_running(each.pid) for each in started), SECONDS)

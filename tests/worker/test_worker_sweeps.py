@@ -2,6 +2,7 @@
 images made here."""
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -46,33 +47,35 @@ CONFIG = ModelConfig(
 )
 
 
-@pytest.fixture
-def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    monkeypatch.setattr(measure, "LATENCY_SECONDS", 0.02)
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    root = tmp_path_factory.mktemp("sweeps")
     torch.manual_seed(0)
     model = timm.create_model(CONFIG.architecture, **CONFIG.kwargs)
-    artifact.save(model, CONFIG, None, tmp_path / "samples" / "vit_fmnist")
+    artifact.save(model, CONFIG, None, root / "samples" / "vit_fmnist")
     generator = np.random.default_rng(0)
     for split in ("calibration", "test"):
         for axis, name in enumerate(("across", "down")):
-            folder = tmp_path / "datasets" / "stripes" / split / name
+            folder = root / "datasets" / "stripes" / split / name
             folder.mkdir(parents=True)
             for index in range(24):
                 stripes = np.indices((12, 12))[axis] % 4 < 2
                 pixels = np.clip(255 * stripes + generator.normal(0, 60, (12, 12)), 0, 255).astype(np.uint8)
                 Image.fromarray(pixels).save(folder / f"{index}.png")
     settings = Settings(
-        data_dir=tmp_path / "data",
-        samples_dir=tmp_path / "samples",
-        datasets_dir=tmp_path / "datasets",
+        data_dir=root / "data",
+        samples_dir=root / "samples",
+        datasets_dir=root / "datasets",
         device="cpu",
     )
     settings.data_dir.mkdir()
     upgrade(engine(settings))
-    return settings
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(measure, "LATENCY_SECONDS", 0.02)
+        yield settings
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def own_steps(settings: Settings) -> Steps:
     return Steps(engine(settings))
 
@@ -83,17 +86,18 @@ def run(steps: Steps, settings: Settings, recipe: AnyRecipe) -> JobView:
     return steps.get(job.id)
 
 
-class TestASweep:
-    @pytest.fixture
-    def job(self, own_steps: Steps, settings: Settings) -> JobView:
-        return run(own_steps, settings, FisherRecipe(target_ratios=(0.5, 0.25), calibration_images=32))
+@pytest.fixture(scope="module")
+def sweep(own_steps: Steps, settings: Settings) -> JobView:
+    return run(own_steps, settings, FisherRecipe(target_ratios=(0.5, 0.25), calibration_images=32))
 
-    def test_succeeds_with_a_table_and_a_plan_for_each_ratio(self, own_steps: Steps, job: JobView) -> None:
-        assert (job.state, job.constraint) == (JobState.SUCCEEDED, None)
-        report = own_steps.do(jobs.report, job.id)
+
+class TestASweep:
+    def test_succeeds_with_a_table_and_a_plan_for_each_ratio(self, own_steps: Steps, sweep: JobView) -> None:
+        assert (sweep.state, sweep.constraint) == (JobState.SUCCEEDED, None)
+        report = own_steps.do(jobs.report, sweep.id)
         assert isinstance(report, SweepReport)
         assert [row.ratio for row in report.table] == [0.25, 0.5]
-        plans = own_steps.do(jobs.plans, job.id)
+        plans = own_steps.do(jobs.plans, sweep.id)
         assert [plan.parameters_after for plan in plans] == [row.parameters for row in report.table]
         assert [plan.ratio for plan in plans] == [pytest.approx(0.25, abs=0.01), pytest.approx(0.5, abs=0.01)]
         for each in report.reports:
@@ -102,10 +106,10 @@ class TestASweep:
             assert each.reload_max_abs_difference < 1e-5
 
     def test_leaves_a_loadable_artifact_for_each_ratio_and_one_report(
-        self, own_steps: Steps, settings: Settings, job: JobView, tmp_path: Path
+        self, own_steps: Steps, settings: Settings, sweep: JobView, tmp_path: Path
     ) -> None:
         blobs = Blobs.open(settings)
-        for view in own_steps.do(jobs.artifacts, job.id):
+        for view in own_steps.do(jobs.artifacts, sweep.id):
             path = tmp_path / "got" / view.name
             path.parent.mkdir(parents=True, exist_ok=True)
             blobs.get_file(view.blob_key, path)
@@ -114,7 +118,7 @@ class TestASweep:
             path.relative_to(tmp_path / "got").as_posix() for path in (tmp_path / "got").rglob("*.*") if path.is_file()
         }
         assert got == {"report.json"} | {f"ratio-{ratio}/{name}" for ratio in (0.25, 0.5) for name in names}
-        stored = own_steps.do(jobs.report, job.id)
+        stored = own_steps.do(jobs.report, sweep.id)
         assert SweepReport.model_validate_json((tmp_path / "got" / "report.json").read_bytes()) == stored
         assert isinstance(stored, SweepReport)
         for row in stored.table:
@@ -127,8 +131,8 @@ class TestASweep:
             assert sum(cell.after for cell in evidence.confusion) == report.after.accuracy.images
             assert all(image.thumbnail for image in evidence.changes.images)
 
-    def test_goes_through_every_stage_once(self, own_steps: Steps, job: JobView) -> None:
-        events = own_steps.do(jobs.events_after, job.id)
+    def test_goes_through_every_stage_once(self, own_steps: Steps, sweep: JobView) -> None:
+        events = own_steps.do(jobs.events_after, sweep.id)
         stages = [event.stage for event in events if event.kind == "stage"]
         assert stages == [Stage.LOAD, Stage.CALIBRATE, Stage.COMPRESS, Stage.EVALUATE, Stage.EXPORT, Stage.UPLOAD]
 
@@ -150,7 +154,7 @@ class TestAnOwnDataset:
         self, own_steps: Steps, settings: Settings, tmp_path: Path
     ) -> None:
         assert settings.datasets_dir is not None
-        folder = settings.datasets_dir / "stripes"
+        folder = shutil.copytree(settings.datasets_dir / "stripes", tmp_path / "folder")
         (folder / "test" / "down" / "broken.png").write_bytes(b"\x89PNG")
         archive = Path(shutil.make_archive(str(tmp_path / "stripes"), "gztar", folder))
         dataset_id = uuid7()
