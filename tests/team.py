@@ -10,6 +10,8 @@ from store.session import engine, transaction
 from store.settings import Settings
 from store.values import Place, Scope
 
+URL, ADDRESS = "http://vitpress.test", "192.0.2.7"  # of the server, and of those who ask
+
 
 class Team:
     """Owners are made when they are first named. Clients come from an address elsewhere."""
@@ -18,9 +20,7 @@ class Team:
         self.settings = settings.model_copy(update={"auth": "keys"})
         self.app: FastAPI = create_app(self.settings)
         self._engine = engine(settings)
-        self._client = TestClient(
-            self.app, base_url="http://vitpress.test", raise_server_exceptions=False, client=("192.0.2.7", 50000)
-        )
+        self._client = self._client_at(ADDRESS)
 
     def __enter__(self) -> "Team":
         self._client.__enter__()
@@ -44,11 +44,20 @@ class Team:
     def client(self, owner: str, scope: Scope = Scope.SUBMIT) -> TestClient:
         return self.with_key(self.key(owner, scope))
 
-    def with_key(self, key: str | None, address: str = "192.0.2.7") -> TestClient:
-        client = TestClient(
-            self.app, base_url="http://vitpress.test", raise_server_exceptions=False, client=(address, 50000)
-        )
+    def browser(self, owner: str, scope: Scope = Scope.SUBMIT) -> TestClient:
+        """One in which that owner has signed in. It follows nothing by itself."""
+        client = self.with_key(None)
+        client.headers |= {"Accept": "text/html", "Origin": URL}
+        client.follow_redirects = False
+        assert client.post("/sign-in", data={"key": self.key(owner, scope)}).status_code == 303
+        return client
+
+    def with_key(self, key: str | None, address: str = ADDRESS) -> TestClient:
+        client = self._client_at(address)
         client.app_state.update(self._client.app_state)  # of the one whose lifespan runs
         if key is not None:
             client.headers["Authorization"] = f"Bearer {key}"
         return client
+
+    def _client_at(self, address: str) -> TestClient:
+        return TestClient(self.app, base_url=URL, raise_server_exceptions=False, client=(address, 50000))

@@ -13,22 +13,12 @@ from store.tables import Queue
 from store.values import Fitness, Scope
 from team import Team
 
-HERE = {"Origin": "http://vitpress.test"}
-
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-
-
-def signed_in(team: Team, owner: str, scope: Scope) -> TestClient:
-    client = team.with_key(None)
-    client.headers |= {"Accept": "text/html", **HERE}
-    client.follow_redirects = False
-    assert client.post("/sign-in", data={"key": team.key(owner, scope)}).status_code == 303
-    return client
 
 
 @pytest.fixture
 def admin(team: Team) -> TestClient:
-    return signed_in(team, "root", Scope.ADMIN)
+    return team.browser("root", Scope.ADMIN)
 
 
 def made_key(page: str) -> str:
@@ -46,7 +36,7 @@ def seen(client: TestClient, owner: str) -> str:
 class TestWhoMayComeIn:
     @pytest.mark.parametrize("scope", [Scope.READ, Scope.SUBMIT])
     def test_administrators_alone(self, team: Team, scope: Scope) -> None:
-        member = signed_in(team, "anna", scope)
+        member = team.browser("anna", scope)
 
         pages = [member.get(path) for path in ("/admin", "/admin/owners/anna")]
         forms = [

@@ -117,8 +117,7 @@ class TestList:
 
     def test_shows_everybody_their_own(self, team: Team, submission: Submission) -> None:
         theirs = submitted(team.client("bert"), submission(name="of bert"))
-        anna = team.with_key(None)
-        anna.post("/sign-in", data={"key": team.key("anna", Scope.READ)}, headers={"Origin": "http://vitpress.test"})
+        anna = team.browser("anna", Scope.READ)
 
         assert "Nothing here yet" in anna.get("/jobs").text
         assert "/submit" not in anna.get("/jobs").text
@@ -250,17 +249,15 @@ class TestActions:
         assert client.get(here).status_code == 404
 
     def test_are_not_for_readers_nor_for_other_sites(self, team: Team, submission: Submission) -> None:
-        key, here = team.key("anna", Scope.READ), {"Origin": "http://vitpress.test"}
         job_id = submitted(team.client("anna"), submission())
-        reader, member = team.with_key(None), team.with_key(None)
-        reader.post("/sign-in", data={"key": key}, headers=here)
-        member.post("/sign-in", data={"key": team.key("anna", Scope.SUBMIT)}, headers=here)
+        reader, member = team.browser("anna", Scope.READ), team.browser("anna")
+        del member.headers["Origin"]
 
         for what in ("cancel", "retry", "clone", "delete"):
             answers = [
-                reader.post(f"/jobs/{job_id}/{what}", headers=here | HTML),
-                member.post(f"/jobs/{job_id}/{what}", headers={"Origin": "http://evil.test"} | HTML),
-                member.post(f"/jobs/{job_id}/{what}", headers=HTML),
+                reader.post(f"/jobs/{job_id}/{what}"),
+                member.post(f"/jobs/{job_id}/{what}", headers={"Origin": "http://evil.test"}),
+                member.post(f"/jobs/{job_id}/{what}"),
             ]
             assert [answer.status_code for answer in answers] == [403] * 3, what
 

@@ -252,22 +252,20 @@ class TestForm:
         assert 'class="advanced" open' in answer.text
 
     def test_tells_of_limits(self, team: Team) -> None:
-        member, here = team.with_key(None), {"Origin": "http://vitpress.test", "Accept": "text/html"}
-        member.post("/sign-in", data={"key": team.key("anna", Scope.SUBMIT)}, headers=here)
+        member = team.browser("anna")
         with transaction(engine(team.settings)) as session:
             owners.set_limits(session, "anna", Limits(max_daily=0))
 
-        answer = member.post("/submit", data=FORM, headers=here)
+        answer = member.post("/submit", data=FORM)
 
         assert answer.status_code == 429
         assert "limit" in answer.text
 
     def test_is_for_those_who_may_submit(self, team: Team) -> None:
-        reader, here = team.with_key(None), {"Origin": "http://vitpress.test", "Accept": "text/html"}
-        reader.post("/sign-in", data={"key": team.key("anna", Scope.READ)}, headers=here)
+        reader = team.browser("anna", Scope.READ)
 
-        assert reader.get("/submit", headers=here).status_code == 403
-        assert reader.post("/submit", data=FORM, headers=here).status_code == 403
+        assert reader.get("/submit").status_code == 403
+        assert reader.post("/submit", data=FORM).status_code == 403
 
     def test_takes_nothing_from_another_site(self, client: TestClient) -> None:
         answer = client.post("/submit", data=FORM, headers={"Origin": "http://127.0.0.1:3000"})

@@ -3,7 +3,6 @@
 import re
 
 import pytest
-from fastapi.testclient import TestClient
 
 from hands import Worker
 from steps import WORKER
@@ -15,13 +14,6 @@ from store.values import Fitness, Scope
 from team import Team
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-
-
-def signed_in(team: Team, owner: str, scope: Scope = Scope.SUBMIT) -> TestClient:
-    client = team.with_key(None)
-    client.headers |= {"Accept": "text/html", "Origin": "http://vitpress.test"}
-    client.post("/sign-in", data={"key": team.key(owner, scope)})
-    return client
 
 
 def rows(page: str, region: str) -> list[list[str]]:
@@ -42,7 +34,7 @@ class TestQueue:
                 hands.submit()
         hands.claim()
 
-        page = signed_in(team, "root", Scope.ADMIN).get("/team").text
+        page = team.browser("root", Scope.ADMIN).get("/team").text
 
         assert [row[:4] for row in rows(page, "Queue by owner, table")] == [
             ["anna", "1", "–", "2"],
@@ -53,7 +45,7 @@ class TestQueue:
         for owner in ("anna", "ben"):
             Worker(settings, team.place(owner)).submit()
 
-        page = signed_in(team, "anna").get("/team").text
+        page = team.browser("anna").get("/team").text
 
         assert sorted(row[0] for row in rows(page, "Queue by owner, table")) == ["anna (you)", "somebody else"]
         assert "ben" not in page
@@ -62,7 +54,7 @@ class TestQueue:
         anna = Worker(settings, team.place("anna"))
         first, second = anna.submit(), anna.submit()
 
-        page = signed_in(team, "anna").get("/team").text
+        page = team.browser("anna").get("/team").text
 
         jobs = rows(page, "Your jobs in the queue")
         assert [(row[2], row[3]) for row in jobs] == [("1", "a worker of its queue"), ("2", "a worker of its queue")]
@@ -71,7 +63,7 @@ class TestQueue:
     def test_has_no_job_of_others(self, settings: Settings, team: Team) -> None:
         theirs = Worker(settings, team.place("ben")).submit()
 
-        assert theirs not in signed_in(team, "anna").get("/team").text
+        assert theirs not in team.browser("anna").get("/team").text
 
 
 class TestWorkers:
@@ -83,13 +75,13 @@ class TestWorkers:
     def test_are_there_with_device_memory_and_what_they_do(self, settings: Settings, team: Team) -> None:
         self.sign_on(settings, "shed:17")
 
-        page = signed_in(team, "anna").get("/team").text
+        page = team.browser("anna").get("/team").text
 
         for fact in ("shed:17", "a device", "16 GB of 64 GB", "idle", "big", "nothing"):
             assert fact in page
 
     def test_of_none_the_page_says_so(self, team: Team) -> None:
-        assert "No worker has been heard of" in signed_in(team, "anna").get("/team").text
+        assert "No worker has been heard of" in team.browser("anna").get("/team").text
 
     @pytest.mark.parametrize(("whose", "shown"), [("anna", True), ("ben", False)])
     def test_lead_to_the_job_if_it_is_the_visitors(
@@ -100,7 +92,7 @@ class TestWorkers:
         job_id = hands.submit()
         hands.claim()
 
-        page = signed_in(team, "anna").get("/team").text
+        page = team.browser("anna").get("/team").text
 
         assert (f"/jobs/{job_id}" in page) is shown
         assert ("somebody else's job" in page) is not shown
@@ -112,8 +104,8 @@ class TestStorage:
         hands.submit()
         hands.finish(hands.claim(), files={"model.safetensors": b"x" * 7000})
 
-        mine = signed_in(team, "anna").get("/team").text
-        all_of_them = signed_in(team, "root", Scope.ADMIN).get("/team").text
+        mine = team.browser("anna").get("/team").text
+        all_of_them = team.browser("root", Scope.ADMIN).get("/team").text
 
         assert "Artifacts</dt><dd>7 kB" in mine
         assert "Storage by owner" not in mine
