@@ -12,8 +12,10 @@ from sqlalchemy import Engine
 from api.app import create_app
 from hands import DATASET, MODEL, Worker
 from serving import local_client, serving
-from store.session import engine
+from store.owners import LOCAL
+from store.session import engine, now, transaction
 from store.settings import Settings
+from store.tables import Upload
 from team import Team
 
 
@@ -73,6 +75,30 @@ def server(app: FastAPI) -> Iterator[str]:
 @pytest.fixture
 def worker(settings: Settings) -> Worker:
     return Worker(settings)
+
+
+@pytest.fixture
+def uploaded(settings: Settings, database: Engine) -> Callable[..., str]:
+    """The id of an upload of these bytes, of which the last ``missing`` are yet to come."""
+
+    def bring(data: bytes, *, missing: int = 0, owner_id: str = LOCAL.owner_id) -> str:
+        with transaction(database) as session:
+            at = now(session)
+            upload = Upload(
+                owner_id=owner_id,
+                length=len(data),
+                offset=len(data) - missing,
+                metadata_={},
+                created_at=at,
+                expires_at=at,
+            )
+            session.add(upload)
+            session.flush()
+            settings.upload_dir.mkdir(parents=True, exist_ok=True)
+            (settings.upload_dir / upload.id).write_bytes(data)
+            return upload.id
+
+    return bring
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """POST, GET, DELETE /v1/datasets: what owners bring."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,9 @@ from serving import local_client
 from store.blobs import Blobs
 from store.errors import BlobStoreFullError
 from store.owners import LOCAL
-from store.session import now, transaction
+from store.session import transaction
 from store.settings import Settings
-from store.tables import Trash, Upload
+from store.tables import Trash
 from store.values import Scope
 from team import Team
 from worker import runner
@@ -26,28 +27,9 @@ pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True) 
 
 
 @pytest.fixture
-def upload(settings: Settings, database: Engine, tmp_path: Path) -> Callable[..., str]:
-    """The id of an upload of a small archive; ``missing`` bytes are yet to come."""
-
-    def bring(missing: int = 0, owner_id: str = LOCAL.owner_id) -> str:
-        data = zip_of(tmp_path / "archive", fashion()).read_bytes()
-        with transaction(database) as session:
-            at = now(session)
-            row = Upload(
-                owner_id=owner_id,
-                length=len(data),
-                offset=len(data) - missing,
-                metadata_={},
-                created_at=at,
-                expires_at=at,
-            )
-            session.add(row)
-            session.flush()
-            settings.upload_dir.mkdir(parents=True, exist_ok=True)
-            (settings.upload_dir / row.id).write_bytes(data)
-            return row.id
-
-    return bring
+def upload(uploaded: Callable[..., str], tmp_path: Path) -> Callable[..., str]:
+    """Of a small archive."""
+    return partial(uploaded, zip_of(tmp_path / "archive", fashion()).read_bytes())
 
 
 @pytest.fixture
@@ -103,7 +85,7 @@ class TestAnUpload:
     def test_that_is_not_there_whole_or_not_yours_is_refused(
         self, client: TestClient, upload: Callable[..., str], team: Team, settings: Settings, missing: int, code: str
     ) -> None:
-        upload_id = upload(missing, owner_id=LOCAL.owner_id if missing else team.place("anna").owner_id)
+        upload_id = upload(missing=missing, owner_id=LOCAL.owner_id if missing else team.place("anna").owner_id)
         answer = client.post("/v1/datasets", json={"name": "fashion", "upload": upload_id})
         [error] = answer.json()["errors"]
         assert (answer.status_code, error["pointer"], error["code"]) == (422, "/upload", code)

@@ -13,10 +13,9 @@ from sqlalchemy.orm import Session
 
 from fake_hub import Hub
 from hands import Worker
-from store.owners import LOCAL
-from store.session import now, session_factory, transaction
+from store.session import session_factory, transaction
 from store.settings import Settings
-from store.tables import OwnModel, Trash, Upload
+from store.tables import OwnModel, Trash
 from store.values import Scope
 from team import Team
 from worker import runner
@@ -31,22 +30,9 @@ Bring = Callable[..., str]
 
 
 @pytest.fixture
-def upload(settings: Settings, database: Engine) -> Bring:
-    """The id of a complete upload."""
-
-    def bring(data: bytes = WEIGHTS, owner_id: str = LOCAL.owner_id) -> str:
-        with transaction(database) as session:
-            at = now(session)
-            row = Upload(
-                owner_id=owner_id, length=len(data), offset=len(data), metadata_={}, created_at=at, expires_at=at
-            )
-            session.add(row)
-            session.flush()
-            settings.upload_dir.mkdir(parents=True, exist_ok=True)
-            (settings.upload_dir / row.id).write_bytes(data)
-            return row.id
-
-    return bring
+def upload(uploaded: Bring) -> Bring:
+    """Of the sample's weights, if of nothing else."""
+    return lambda data=WEIGHTS, **options: uploaded(data, **options)
 
 
 def body(upload_id: str, **changes: Any) -> dict[str, Any]:
