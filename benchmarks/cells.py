@@ -1,12 +1,11 @@
 """What is measured: models × methods × ratios × seeds, as data; and one measured row."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from benchmarks.rivals import RIVALS
-from core.recipe import recipe_adapter
+from core.recipe import AnyRecipe, recipe_adapter
 
 RATIOS = (0.3, 0.5, 0.65, 0.75)
 SEEDS = (0, 1, 2)
@@ -14,17 +13,7 @@ EPOCHS = 10  # of fine-tuning, the same for every method
 CALIBRATION_IMAGES = 2048
 PAPER = {"vtp": 0.44, "hybrid": 0.5, "fisher": 0.5}  # pruning alone, its hybrid, ours: what Kumar 2022 compares
 
-# A recipe's method by the name of its rows, with what else the recipe says.
-OURS: dict[str, dict[str, Any]] = {
-    "fisher": {},
-    "vtp": {},
-    "hybrid": {},
-    "losparse": {},
-    "activation-svd": {},
-    "svd": {},
-    "magnitude": {},
-    "svd-magnitude": {},
-}
+OURS = ("fisher", "vtp", "hybrid", "losparse", "activation-svd", "svd", "magnitude", "svd-magnitude")
 METHODS = (*OURS, *RIVALS)
 
 
@@ -86,25 +75,16 @@ class Row(BaseModel):
         return self.cell, self.epochs
 
 
-def exists(method: str) -> bool:
-    """Whether the recipe knows a method of ours; the rivals are always there."""
-    return method in RIVALS or recipe_of(Cell(model="", method=method, ratio=0.5, seed=0)) is not None
-
-
-def recipe_of(cell: Cell) -> Any:
-    """The recipe of a cell, or None where the recipe has no such method."""
-    values = OURS[cell.method] | {
-        "method": cell.method,
-        "target_ratio": cell.ratio,
-        "seed": cell.seed,
-        "calibration_images": CALIBRATION_IMAGES,
-    }
-    try:
-        return recipe_adapter.validate_python(values)
-    except ValidationError as error:
-        if error.errors()[0]["type"] == "union_tag_invalid":
-            return None
-        raise
+def recipe_of(cell: Cell) -> AnyRecipe:
+    """Of a cell with a method of ours."""
+    return recipe_adapter.validate_python(
+        {
+            "method": cell.method,
+            "target_ratio": cell.ratio,
+            "seed": cell.seed,
+            "calibration_images": CALIBRATION_IMAGES,
+        }
+    )
 
 
 def cells(

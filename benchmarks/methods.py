@@ -16,7 +16,7 @@ from pathlib import Path
 
 from benchmarks import results_file, table
 from benchmarks.cell import machine
-from benchmarks.cells import EPOCHS, METHODS, RATIOS, SEEDS, Cell, Row, cells, exists
+from benchmarks.cells import EPOCHS, METHODS, RATIOS, SEEDS, Cell, Row, cells
 from benchmarks.models import MODELS
 
 TABLE = "methods.md"
@@ -59,13 +59,9 @@ def main() -> None:
     arguments = parser.parse_args()
 
     known = results_file.read(arguments.results)
-    missing = [method for method in arguments.methods if not exists(method)]
-    methods = [method for method in arguments.methods if method not in missing]
-    if missing:
-        print(f"left out, because no recipe has them: {', '.join(missing)}")
     wanted = [
         cell
-        for cell in cells(arguments.models, methods, arguments.ratios, arguments.seeds)
+        for cell in cells(arguments.models, arguments.methods, arguments.ratios, arguments.seeds)
         if arguments.again or any((cell, epochs) not in known for epochs in {0, arguments.epochs})
     ]
     if not arguments.table:
