@@ -72,10 +72,11 @@ class Tab:
         self.watch.wrong.clear()
 
     def sign_in(self, key: str) -> None:
-        self.open("/sign-in")
-        self.page.get_by_label("API key").fill(key)
-        self.page.get_by_role("button", name="Sign in").click()
-        self.page.wait_for_url("**/jobs")
+        """As the form does, without its page."""
+        answer = self.context.request.post(
+            "/sign-in", form={"key": key}, headers={"Origin": self.watch.origin}, max_redirects=0
+        )
+        assert answer.status == 303, answer.text()
 
 
 class Watch:
