@@ -6,7 +6,6 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
-import boto3
 import pytest
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.pool import QueuePool
@@ -85,17 +84,8 @@ def rabbitmq_url(rabbitmq_server: str) -> str:
 
 @pytest.fixture(scope="session")
 def s3_endpoint() -> Iterator[str]:
-    """With one bucket, ``presses``; any credentials do."""
+    """Of a peer with one bucket, as in ``services.in_bucket``."""
     with services.s3() as url:
-        client = boto3.client(
-            "s3",
-            endpoint_url=url,
-            region_name="us-east-1",
-            aws_access_key_id="test",
-            aws_secret_access_key="test",  # noqa: S106 - the peer does not check it
-        )
-        client.create_bucket(Bucket="presses")
-        client.close()
         yield url
 
 

@@ -1,5 +1,7 @@
 """Values that tests need and do not care about: a model's config, a plan and a report, as a small job would have."""
 
+from typing import Any
+
 from core.evidence import (
     ChangedImage,
     Changes,
@@ -41,6 +43,12 @@ CONFIG = ModelConfig(
 )
 
 RECIPE = FisherRecipe(target_ratio=0.5)
+
+SMALL_JOB: dict[str, Any] = {  # a submission: the least that a real compression takes
+    "model": "sample:vit_digits",
+    "dataset": "sample:digits",
+    "recipe": {"method": "svd", "target_ratio": 0.5, "calibration_images": 32},
+}
 
 PLAN = Plan(
     parameters_before=1_199_627,

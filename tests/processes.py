@@ -7,11 +7,36 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import httpx
 import psutil
 
 import services
+from worker.stack import SERVING
 
-START_SECONDS = 60
+START_SECONDS = 120  # on a busy machine
+
+
+@contextmanager
+def api(environment: Mapping[str, str], log: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """An API process, once it answers. It is told to end afterwards, and waited for: its log is whole then."""
+    command = [sys.executable, "-m", "uvicorn", "api.serve:app", *SERVING, "--port", str(port)]
+    with (
+        log.open("ab") as output,
+        subprocess.Popen(command, env=os.environ | environment, stdout=output, stderr=output) as process,
+    ):
+        try:
+            services.wait_until(lambda: process.poll() is not None or answers(port), START_SECONDS)
+            assert process.poll() is None, log.read_text()
+            yield process
+        finally:
+            process.terminate()
+
+
+def answers(port: int) -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/healthz", trust_env=False).is_success
+    except httpx.HTTPError:
+        return False
 
 
 @contextmanager

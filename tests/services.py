@@ -8,10 +8,11 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
+import boto3
 import psycopg
 import redis
 from amqp.exceptions import AMQPError, NotFound
@@ -25,6 +26,7 @@ from store.tables import Queue
 POSTGRES = os.environ.get("VITPRESS_TEST_POSTGRES")  # a URL; its user may create databases
 REDIS = os.environ.get("VITPRESS_TEST_REDIS")  # a URL without a database number
 RABBITMQ = os.environ.get("VITPRESS_TEST_RABBITMQ")  # a URL; its queues `cpu` and `gpu` are emptied
+BUCKET = "presses"
 START_SECONDS = 60
 
 
@@ -40,12 +42,6 @@ def postgres() -> Iterator[str]:
             return
     if POSTGRES:
         raise RuntimeError(f"no PostgreSQL that may create databases at {POSTGRES}")
-    with own_postgres() as url:
-        yield url
-
-
-@contextmanager
-def own_postgres() -> Iterator[str]:
     with OwnPostgres() as server:
         yield server.url
 
@@ -200,14 +196,43 @@ def own_rabbitmq() -> Iterator[str]:
 
 @contextmanager
 def s3() -> Iterator[str]:
-    """The endpoint of an S3 peer."""
+    """The endpoint of an S3 peer with one bucket; any credentials do."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     try:
         host, port = server.get_host_and_port()
-        yield f"http://{host}:{port}"
+        endpoint = f"http://{host}:{port}"
+        with closing(s3_client(endpoint)) as client:
+            client.create_bucket(Bucket=BUCKET)
+        yield endpoint
     finally:
         server.stop()
+
+
+def s3_client(endpoint: str) -> Any:
+    """To be closed."""
+    return boto3.client(
+        "s3",
+        endpoint_url=endpoint,
+        region_name="us-east-1",
+        aws_access_key_id="test",
+        aws_secret_access_key="test",  # noqa: S106 - the peer does not check it
+    )
+
+
+def in_bucket(endpoint: str, prefix: str) -> dict[str, Any]:
+    """Settings of blobs in that bucket."""
+    return {
+        "blob_url": f"s3://{BUCKET}/{prefix}",
+        "s3_endpoint": endpoint,
+        "s3_region": "us-east-1",
+        "s3_access_key_id": "test",
+        "s3_secret_access_key": "test",
+    }
+
+
+def in_bucket_by_environment(endpoint: str, prefix: str) -> dict[str, str]:
+    return {f"VITPRESS_{name.upper()}": value for name, value in in_bucket(endpoint, prefix).items()}
 
 
 def free_port() -> int:

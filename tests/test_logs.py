@@ -1,11 +1,6 @@
 """One story in the logs of the API and of a worker, as processes write them, and no secret in it."""
 
 import json
-import os
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,25 +35,12 @@ class TestSecrets:
         assert logs.redacted(line) == safe
 
 
-@contextmanager
-def serving(environment: dict[str, str], log: Path) -> Iterator[str]:
-    port = services.free_port()
-    command = [sys.executable, "-m", "uvicorn", "api.serve:app", "--factory", "--port", str(port)]
-    url = f"http://127.0.0.1:{port}"
-    with log.open("wb") as output, subprocess.Popen(command, env=environment, stdout=output, stderr=output) as process:
-        try:
-            services.wait_until(lambda: _answers(url), SECONDS)
-            yield url
-        finally:
-            process.terminate()
-
-
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 class TestOneStory:
     def test_a_job_is_followed_from_its_request_to_its_end(
         self, database: Engine, database_url: str, valkey_url: str, tmp_path: Path
     ) -> None:
-        environment = os.environ | {
+        environment = {
             "VITPRESS_DATA_DIR": str(tmp_path),
             "VITPRESS_DATABASE_URL": database_url,
             "VITPRESS_BROKER_URL": valkey_url,
@@ -73,10 +55,11 @@ class TestOneStory:
             _, key = keys.create(session, place.owner_id, name="a key", scopes=[Scope.SUBMIT])
         headers = {"Authorization": f"Bearer {key}", "X-Request-ID": "follow-me"}
         body = {"model": "sample:vit_fmnist", "dataset": "local:shoes", "recipe": {"target_ratio": 0.5}}
+        port = services.free_port()
         with (
-            serving(environment, tmp_path / "api.log") as url,
+            processes.api(environment, tmp_path / "api.log", port),
             processes.worker(environment, tmp_path / "worker.log"),
-            httpx.Client(base_url=url, headers=headers, timeout=20) as client,
+            httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=20) as client,
         ):
             hook = {"url": "https://8.8.8.8/", "events": ["dataset.ready"]}
             secret = client.post("/v1/webhooks", json=hook).json()["secret"]
@@ -115,10 +98,3 @@ def broken_dataset(directory: Path) -> None:
 def lines(log: Path) -> list[dict[str, Any]]:
     """Every line is JSON."""
     return [json.loads(line) for line in log.read_text().splitlines() if line]
-
-
-def _answers(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/healthz").status_code == 200
-    except httpx.TransportError:
-        return False

@@ -18,7 +18,7 @@ from sqlalchemy import Engine
 
 import processes
 import services
-from test_logs import SECONDS, broken_dataset, serving
+from test_logs import SECONDS, broken_dataset
 
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -71,7 +71,7 @@ class TestOneTrace:
     ) -> None:
         broken_dataset(tmp_path)
         with collecting() as (sink, endpoint):
-            environment = os.environ | {
+            environment = {
                 "VITPRESS_AUTH": "local",
                 "VITPRESS_DATA_DIR": str(tmp_path),
                 "VITPRESS_DATABASE_URL": database_url,
@@ -82,11 +82,12 @@ class TestOneTrace:
                 "OTEL_BSP_SCHEDULE_DELAY": "100",
             }
             body = {"model": "sample:vit_fmnist", "dataset": "local:shoes", "recipe": {"target_ratio": 0.5}}
+            port = services.free_port()
             with (
-                serving(environment, tmp_path / "api.log") as url,
+                processes.api(environment, tmp_path / "api.log", port),
                 processes.worker(environment, tmp_path / "worker.log"),
             ):
-                answer = httpx.post(f"{url}/v1/jobs", json=body, headers={"traceparent": TRACEPARENT})
+                answer = httpx.post(f"http://127.0.0.1:{port}/v1/jobs", json=body, headers={"traceparent": TRACEPARENT})
                 assert answer.status_code == 202
                 services.wait_until(lambda: sink.named("attempt") and sink.named("POST /v1/jobs"), SECONDS)
 

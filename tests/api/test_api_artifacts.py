@@ -9,6 +9,7 @@ import pytest
 from fastapi.testclient import TestClient
 from pydantic import SecretStr
 
+import services
 from api.app import create_app
 from hands import Worker
 from serving import local_client
@@ -156,16 +157,9 @@ class TestLinks:
 
     @pytest.fixture
     def settings(self, settings: Settings, s3_endpoint: str) -> Settings:
-        return settings.model_copy(
-            update={
-                "blob_url": f"s3://presses/{settings.data_dir.parent.name}",
-                "s3_endpoint": s3_endpoint,
-                "s3_region": "us-east-1",
-                "s3_access_key_id": "test",
-                "s3_secret_access_key": SecretStr("test"),
-                "presigned_seconds": 61,
-            }
-        )
+        bucket = services.in_bucket(s3_endpoint, settings.data_dir.parent.name)
+        further = {"s3_secret_access_key": SecretStr("test"), "presigned_seconds": 61}
+        return settings.model_copy(update=bucket | further)
 
     def test_are_where_a_download_is_sent(self, client: TestClient, s3_endpoint: str, weights: str) -> None:
         answer = client.get(weights, follow_redirects=False)

@@ -39,14 +39,8 @@ def settings(
     if database_url.startswith("sqlite"):
         environment["VITPRESS_BROKER_URL"] = request.getfixturevalue("valkey_url")
     else:
-        environment |= {
-            "VITPRESS_BROKER_URL": request.getfixturevalue("redis_url"),
-            "VITPRESS_BLOB_URL": f"s3://presses/{tmp_path.name}",
-            "VITPRESS_S3_ENDPOINT": request.getfixturevalue("s3_endpoint"),
-            "VITPRESS_S3_REGION": "us-east-1",
-            "VITPRESS_S3_ACCESS_KEY_ID": "test",
-            "VITPRESS_S3_SECRET_ACCESS_KEY": "test",
-        }
+        environment["VITPRESS_BROKER_URL"] = request.getfixturevalue("redis_url")
+        environment |= services.in_bucket_by_environment(request.getfixturevalue("s3_endpoint"), tmp_path.name)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     return Settings()

@@ -44,17 +44,3 @@ def house(new_database_url: str, redis_url: str, tmp_path: Path) -> Iterator[Hou
     with House(new_database_url, redis_url, tmp_path) as house:
         house.migrate()
         yield house
-
-
-@pytest.fixture(scope="session")
-def breakable_postgres() -> Iterator[str]:
-    """The URL of a server that no other test uses."""
-    with services.own_postgres() as url:
-        yield url
-
-
-@pytest.fixture
-def breakable_valkey() -> Iterator[str]:
-    """The URL of a server that no other test uses."""
-    with services.valkey() as url:
-        yield url

@@ -4,11 +4,12 @@ import hashlib
 import random
 import socket
 from collections.abc import Callable
+from contextlib import closing
 
-import boto3
 import httpx
 from house import SECONDS, House
 
+import services
 from hands import Worker
 from store.settings import Settings
 
@@ -23,16 +24,6 @@ def settings_of(house: House) -> Settings:
     shared = ("VITPRESS_DATA_DIR", "VITPRESS_DATABASE_URL", "VITPRESS_BLOB_URL", "VITPRESS_S3_")
     given = {name: value for name, value in house.environment.items() if name.startswith(shared)}
     return Settings.model_validate({name.removeprefix("VITPRESS_").lower(): value for name, value in given.items()})
-
-
-def in_bucket(endpoint: str, prefix: str) -> dict[str, str]:
-    return {
-        "VITPRESS_BLOB_URL": f"s3://presses/{prefix}",
-        "VITPRESS_S3_ENDPOINT": endpoint,
-        "VITPRESS_S3_REGION": "us-east-1",
-        "VITPRESS_S3_ACCESS_KEY_ID": "test",
-        "VITPRESS_S3_SECRET_ACCESS_KEY": "test",
-    }
 
 
 class Artifact:
@@ -58,15 +49,8 @@ class Artifact:
 
     def put(self, content: bytes) -> None:
         """In the bucket, past the spoiler's eyes."""
-        s3 = boto3.client(
-            "s3",
-            endpoint_url=self.house.environment["VITPRESS_S3_ENDPOINT"],
-            region_name="us-east-1",
-            aws_access_key_id="test",
-            aws_secret_access_key="test",  # noqa: S106 - the peer does not check it
-        )
-        s3.put_object(Bucket="presses", Key=f"far/{self.key}", Body=content)
-        s3.close()
+        with closing(services.s3_client(self.house.environment["VITPRESS_S3_ENDPOINT"])) as s3:
+            s3.put_object(Bucket=services.BUCKET, Key=f"far/{self.key}", Body=content)
 
 
 def flipped(content: bytes) -> bytes:

@@ -5,9 +5,7 @@ a death is noticed within seconds; what a test needs otherwise, it sets.
 """
 
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -23,18 +21,13 @@ from sqlalchemy import Engine, select
 import processes
 import services
 from core.progress import Stage
+from examples import SMALL_JOB
 from migrations.upgrade import upgrade
 from store.session import engine, transaction
 from store.settings import Settings
 from store.tables import Job, JobState, OwnDataset
-from worker.stack import SERVING
 
 SECONDS = 120  # for whatever is waited for, on a busy machine
-JOB: dict[str, Any] = {  # the least that a real compression takes
-    "model": "sample:vit_digits",
-    "dataset": "sample:digits",
-    "recipe": {"method": "svd", "target_ratio": 0.5, "calibration_images": 32},
-}
 SHORT = {
     "VITPRESS_AUTH": "local",
     "VITPRESS_DEVICE": "cpu",
@@ -94,16 +87,9 @@ class House:
 
     @contextmanager
     def api(self, **settings: str) -> Iterator[subprocess.Popen[bytes]]:
-        """An API process, once it answers. It is gone afterwards."""
-        command = [sys.executable, "-m", "uvicorn", "api.serve:app", *SERVING, "--port", str(self.port)]
-        environment = os.environ | self.environment | settings
-        with (
-            self.log("api").open("ab") as output,
-            subprocess.Popen(command, env=environment, stdout=output, stderr=output) as process,
-        ):
+        """An API process, once it answers. It is gone afterwards, whatever it still waits for."""
+        with processes.api(self.environment | settings, self.log("api"), self.port) as process:
             try:
-                services.wait_until(lambda: process.poll() is not None or self.answers(), SECONDS)
-                assert process.poll() is None, self.log("api").read_text()
                 yield process
             finally:
                 process.kill()
@@ -115,15 +101,9 @@ class House:
     def log(self, name: str) -> Path:
         return self.directory / f"{name}.log"
 
-    def answers(self) -> bool:
-        try:
-            return self.http.get("/healthz").is_success
-        except httpx.HTTPError:
-            return False
-
     def submit(self, **changes: Any) -> str:
         """The id of an accepted job."""
-        answer = self.http.post("/v1/jobs", json=JOB | changes)
+        answer = self.http.post("/v1/jobs", json=SMALL_JOB | changes)
         assert answer.status_code == 202, answer.text
         return str(answer.json()["id"])
 
@@ -156,6 +136,3 @@ class House:
         answer = self.http.get(f"/v1/jobs/{job_id}")
         assert answer.is_success, answer.text
         return answer.json()  # type: ignore[no-any-return]
-
-    def ended(self, job_id: str) -> bool:
-        return JobState(self.job(job_id)["state"]).is_final

@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from damage import CONTENT, DAMAGES, EARLY, NAME, SHA256, Artifact, flipped, in_bucket, pulled, settings_of
+from damage import CONTENT, DAMAGES, EARLY, NAME, SHA256, Artifact, flipped, pulled, settings_of
 from house import SECONDS, House
 from limits import limit_files, no_room
 from spoiler import Spoiler, broken_off, error, stalled
@@ -52,7 +52,10 @@ def spoiler(s3_endpoint: str) -> Iterator[Spoiler]:
 @pytest.fixture(scope="module")
 def far(spoiler: Spoiler, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     """An API process whose blobs are in S3, by way of the spoiler."""
-    with opened(tmp_path_factory.mktemp("far"), **in_bucket(spoiler.url, "far")) as house, house.api():
+    with (
+        opened(tmp_path_factory.mktemp("far"), **services.in_bucket_by_environment(spoiler.url, "far")) as house,
+        house.api(),
+    ):
         yield house
 
 
@@ -203,7 +206,7 @@ class TestAnS3ThatFails:
             for index, client in enumerate(clients):
                 path = artifacts[index % len(artifacts)].path
                 client.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{far.port}\r\n\r\n".encode())
-            services.wait_until(lambda: ("GET", f"/presses/far/{artifacts[0].key}") in spoiler.asked, SECONDS)
+            services.wait_until(lambda: ("GET", f"/{services.BUCKET}/far/{artifacts[0].key}") in spoiler.asked, SECONDS)
             assert far.job(artifacts[0].job_id)["state"] == "succeeded"
         finally:
             for client in clients:
@@ -216,13 +219,18 @@ class TestAJobWhoseResultCannotBePut:
     ) -> None:
         with (
             Spoiler(s3_endpoint) as spoiler,
-            House(new_database_url, redis_url, tmp_path, **in_bucket(spoiler.url, tmp_path.name)) as house,
+            House(
+                new_database_url,
+                redis_url,
+                tmp_path,
+                **services.in_bucket_by_environment(spoiler.url, tmp_path.name),
+            ) as house,
         ):
             house.migrate()
             spoiler.spoil("PUT", error(503, "SlowDown"), times=3)
             with house.api(VITPRESS_MAX_ATTEMPTS="1"), house.worker():
                 job_id = house.submit()
-                services.wait_until(lambda: house.ended(job_id), 2 * SECONDS)
+                house.wait_for_end(job_id)
                 assert house.job(job_id)["state"] == JobState.SUCCEEDED
                 for item in house.http.get(f"/v1/jobs/{job_id}/artifacts").json()["items"]:
                     content = house.http.get(item["url"]).content
@@ -230,7 +238,7 @@ class TestAJobWhoseResultCannotBePut:
 
                 spoiler.spoil("PUT", error(403, "AccessDenied"))
                 refused = house.submit()
-                services.wait_until(lambda: house.ended(refused), 2 * SECONDS)
+                house.wait_for_end(refused)
                 assert house.job(refused)["state"] == JobState.FAILED
                 assert house.job(refused)["error"]["code"] == "blob_store_unavailable"
 
@@ -242,7 +250,7 @@ class TestAJobWhoseResultCannotBePut:
             with house.api(VITPRESS_MAX_ATTEMPTS="1"), house.worker() as worker:
                 limit_files(worker.pid, 500_000)  # less than the result has; its runners inherit that
                 job_id = house.submit()
-                services.wait_until(lambda: house.ended(job_id), 2 * SECONDS)
+                house.wait_for_end(job_id)
                 job = house.job(job_id)
             assert job["state"] == JobState.FAILED
             assert job["error"]["code"] in {"disk_full", "blob_store_full"}

@@ -16,12 +16,13 @@ import psycopg
 import pytest
 from figures import Figures
 from history import judge, read
-from house import JOB, SECONDS, House
+from house import SECONDS, House
 from limits import no_room
 from sqlalchemy import Engine, event, make_url, select, text
 
 import services
 from api.app import create_app
+from examples import SMALL_JOB
 from migrations.upgrade import upgrade
 from serving import serving
 from store.session import engine, transaction
@@ -74,7 +75,7 @@ class Clients:
         with httpx.Client(base_url=self._house.http.base_url, timeout=60, trust_env=False) as http:
             while not self._stopping.wait(0.1):
                 key = str(uuid.uuid4())
-                made = self._until_done(http, "POST", "/v1/jobs", json=JOB, headers={"Idempotency-Key": key})
+                made = self._until_done(http, "POST", "/v1/jobs", json=SMALL_JOB, headers={"Idempotency-Key": key})
                 if made is not None:
                     self.accepted[key] = made.json()["id"]
                     self._until_done(http, "GET", f"/v1/jobs/{made.json()['id']}")
@@ -111,7 +112,7 @@ class TestADatabaseThatIsRestarted:
             for job_id in others:  # they would only take time
                 house.http.post(f"/v1/jobs/{job_id}/cancel")
             ended = [running, first, *others]
-            services.wait_until(lambda: all(map(house.ended, ended)), 2 * SECONDS)
+            house.wait_for_end(*ended)
             assert api.poll() is None
         assert clients.strange == []
         pasts = read(house.database())
@@ -219,14 +220,14 @@ class TestSqlite:
             assert session.execute(text("PRAGMA integrity_check")).scalar() == "ok"
         assert http.get(f"/v1/jobs/{min(before)}").is_success  # what is there can be read
         setattr(disk, trouble, False)
-        assert http.post("/v1/jobs", json=JOB).status_code == 202
+        assert http.post("/v1/jobs", json=SMALL_JOB).status_code == 202
 
     def _submit_until_refused(self, http: httpx.Client, disk: Disk, trouble: str) -> set[str]:
         """The ids of the jobs that were accepted before."""
-        accepted = {http.post("/v1/jobs", json=JOB).json()["id"]}
+        accepted = {http.post("/v1/jobs", json=SMALL_JOB).json()["id"]}
         setattr(disk, trouble, True)
         for _ in range(200):  # the last page may have room for some
-            answer = http.post("/v1/jobs", json=JOB)
+            answer = http.post("/v1/jobs", json=SMALL_JOB)
             if answer.status_code != 202:
                 assert (answer.status_code, answer.json()["code"]) == (503, "database_unreachable")
                 assert answer.headers["Content-Type"] == "application/problem+json"
@@ -242,7 +243,7 @@ class TestSqlite:
             with house.api() as api:
                 accepted = {house.submit()}
                 with no_room(api.pid, (tmp_path / "vitpress.db-wal").stat().st_size):
-                    answer = house.http.post("/v1/jobs", json=JOB)
+                    answer = house.http.post("/v1/jobs", json=SMALL_JOB)
                     assert (answer.status_code, answer.json()["code"]) == (503, "database_unreachable")
                     assert int(answer.headers["Retry-After"]) > 0
                 accepted.add(house.submit())

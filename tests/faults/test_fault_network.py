@@ -141,7 +141,7 @@ class TestTheAPIOnItsLineToTheDatabase:
         answer = service.read()
         took = time.monotonic() - began
         assert answer.status_code == HTTPStatus.SERVICE_UNAVAILABLE
-        assert service.house.answers()
+        assert processes.answers(service.house.port)
         service.api_database.restore()
         services.wait_until(service.is_read, SECONDS)
         figures.record("PostgreSQL hangs", seconds_to_503=took)

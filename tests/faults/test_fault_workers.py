@@ -14,19 +14,21 @@ import pytest
 from figures import Figures
 from gate import behind_stage
 from history import Past, judge, read
-from house import JOB, SECONDS, House
+from house import SECONDS, House
 from memory_limit import memory_limit
 
 import processes
 import services
 from core.progress import Stage
+from examples import SMALL_JOB
 from steps import Steps
 from store import jobs
 from store.blobs import Blobs
 from store.settings import Settings
 from store.tables import EventKind, JobState
 
-TUNED = {"recipe": JOB["recipe"] | {"finetune": {"steps": 30, "batch_size": 16, "patience": None}}}  # goes through all
+# Goes through all stages.
+TUNED = {"recipe": SMALL_JOB["recipe"] | {"finetune": {"steps": 30, "batch_size": 16, "patience": None}}}
 MEMORY = 300 << 20  # torch alone takes more, and a worker less
 MANY = {"VITPRESS_MAX_ATTEMPTS": "9"}
 

@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -20,7 +19,6 @@ from store.session import engine, transaction
 from store.settings import Settings
 from store.tables import Base
 from store.values import Scope
-from worker.stack import SERVING
 
 SECONDS = 120
 DATABASE, S3, HUB = "planted-database-word", "planted-s3-secret", "hf_plantedHubToken"
@@ -52,7 +50,7 @@ class TestEverythingThatComesOut:
     def test_of_a_day_s_work_holds_no_secret(self, own_database: str, valkey_url: str, tmp_path: Path) -> None:
         (tmp_path / "datasets" / "shoes" / "boot").mkdir(parents=True)
         (tmp_path / "datasets" / "shoes" / "boot" / "1.png").write_bytes(b"not an image")
-        environment = os.environ | {
+        environment = {
             "VITPRESS_DATA_DIR": str(tmp_path),
             "VITPRESS_DATABASE_URL": own_database,
             "VITPRESS_BROKER_URL": valkey_url,
@@ -71,8 +69,13 @@ class TestEverythingThatComesOut:
             place = owners.create(session, "anna")
             _, key = keys.create(session, place.owner_id, name="a key", scopes=[Scope.ADMIN])
         answers: list[str] = []
-        with serving(environment, tmp_path / "api.log") as url, processes.worker(environment, tmp_path / "worker.log"):
-            client = httpx.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=60, trust_env=False)
+        port = services.free_port()
+        with (
+            processes.api(environment, tmp_path / "api.log", port),
+            processes.worker(environment, tmp_path / "worker.log"),
+        ):
+            url, headers = f"http://127.0.0.1:{port}", {"Authorization": f"Bearer {key}"}
+            client = httpx.Client(base_url=url, headers=headers, timeout=60, trust_env=False)
             client.event_hooks["response"].append(lambda answer: answers.append(answer.read().decode()))
             with client:
                 hook = client.post("/v1/webhooks", json={"url": "https://8.8.8.8/"}).json()
@@ -115,25 +118,6 @@ def own_database(postgres_server: str) -> Iterator[str]:
         if given.password is not None:
             pytest.fail("the test server wants a word of its own; give it one without")
         yield given.set(password=DATABASE).render_as_string(hide_password=False)
-
-
-@contextmanager
-def serving(environment: dict[str, str], log: Path) -> Iterator[str]:
-    port = services.free_port()
-    command = [sys.executable, "-m", "uvicorn", "api.serve:app", *SERVING, "--port", str(port)]
-    with log.open("wb") as output, subprocess.Popen(command, env=environment, stdout=output, stderr=output) as process:
-        try:
-            services.wait_until(lambda: _answers(f"http://127.0.0.1:{port}"), SECONDS)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.terminate()
-
-
-def _answers(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/healthz", trust_env=False).is_success
-    except httpx.TransportError:
-        return False
 
 
 def _ended(client: httpx.Client, path: str, states: set[str]) -> bool:

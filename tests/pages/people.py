@@ -7,16 +7,13 @@ import psutil
 
 import processes
 import services
+from examples import SMALL_JOB
 from samples.running import Running
 from store.tables import JobState
 from store.values import Scope
 
 SECONDS = 180  # for whatever is waited for, on a busy machine
-JOB: dict[str, Any] = {  # the least that a real compression takes
-    "model": "sample:vit_digits",
-    "dataset": "sample:digits",
-    "recipe": {"method": "svd", "target_ratio": 0.5, "calibration_images": 32},
-}
+LONG = {"recipe": SMALL_JOB["recipe"] | {"finetune": {"seconds": 3600}}}  # of a job that is cancelled
 
 
 class Person:
@@ -28,7 +25,7 @@ class Person:
 
     def submit(self, **changes: Any) -> str:
         """The id of an accepted job."""
-        answer = self.http.post("/v1/jobs", json=JOB | changes)
+        answer = self.http.post("/v1/jobs", json=SMALL_JOB | changes)
         assert answer.status_code == 202, answer.text
         return str(answer.json()["id"])
 

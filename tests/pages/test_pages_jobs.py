@@ -7,7 +7,7 @@ import hashlib
 import re
 from pathlib import Path
 
-from people import JOB, SECONDS, Person, Service
+from people import LONG, SECONDS, Person, Service
 from playwright.sync_api import Locator, Page, expect
 
 import services
@@ -15,7 +15,6 @@ from conftest import Opens
 
 DONE_MS = 1000 * SECONDS
 JOB_PAGE = re.compile(r"/jobs/[0-9a-f-]{36}$")
-LONG = {"recipe": JOB["recipe"] | {"finetune": {"seconds": 3600}}}
 
 
 def badge(page: Page) -> Locator:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 from browsers import Tab
-from people import JOB, Person, Service
+from people import LONG, Person, Service
 from places import ADMINISTRATORS, ANYBODYS, PAGES
 from playwright.sync_api import Page, expect
 
@@ -106,7 +106,7 @@ class TestKeys:
         page.wait_for_url(f"**/jobs/{finished[0]}#files")
 
     def test_delete_after_asking(self, tab: Opens, lena: Person) -> None:
-        job_id = lena.submit(recipe=JOB["recipe"] | {"finetune": {"seconds": 3600}})
+        job_id = lena.submit(**LONG)
         lena.http.post(f"/v1/jobs/{job_id}/cancel")
         page = tab(lena).open(f"/jobs/{job_id}")
         ask = page.locator("summary", has_text="Delete")

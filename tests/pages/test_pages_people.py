@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from people import JOB, Person, Service
+from people import LONG, Person, Service
 from playwright.sync_api import expect
 
 from conftest import Opens
@@ -30,14 +30,14 @@ class TestSigningIn:
         page = mine.open("/sign-in")
 
         page.get_by_label("API key").fill(f"{lena.key[:-1]}!")
-        page.keyboard.press("Enter")
+        page.get_by_role("button", name="Sign in").click()
 
         expect(page.get_by_role("alert")).to_contain_text("no valid key")
         mine.saw("answered 401")
 
     def test_ends_by_signing_out(self, tab: Opens, lena: Person) -> None:
         mine = tab(lena)
-        page = mine.page
+        page = mine.open("/jobs")
 
         page.get_by_role("button", name="Sign out").click()
 
@@ -141,7 +141,7 @@ class TestTeam:
         expect(page.get_by_text("erik (you)")).to_have_count(0)
         page.evaluate("window.here = true")
 
-        job_id = erik.submit(recipe=JOB["recipe"] | {"finetune": {"seconds": 3600}})
+        job_id = erik.submit(**LONG)
 
         expect(page.get_by_role("row", name="erik (you)")).to_be_visible()
         assert page.evaluate("window.here")

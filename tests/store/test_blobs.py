@@ -9,6 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 
+import services
 from store.blobs import Blobs
 from store.errors import BlobDamagedError, BlobNotFoundError
 from store.settings import Settings
@@ -24,15 +25,7 @@ def blobs(request: pytest.FixtureRequest, tmp_path: Path) -> Blobs:
 
 
 def in_bucket(endpoint: str, prefix: str) -> Blobs:
-    return Blobs.open(
-        Settings(
-            blob_url=f"s3://presses/{prefix}",
-            s3_endpoint=endpoint,
-            s3_region="us-east-1",
-            s3_access_key_id="test",
-            s3_secret_access_key="test",  # noqa: S106 - the peer does not check it
-        )
-    )
+    return Blobs.open(Settings(**services.in_bucket(endpoint, prefix)))
 
 
 @pytest.fixture
@@ -63,7 +56,7 @@ class TestLargeBlobs:
         (tmp_path / "large").write_bytes(content)
         blobs = in_bucket(s3_endpoint, tmp_path.name)
         stored = blobs.put_file("jobs/1/attempt-1/weights", tmp_path / "large")
-        tag = httpx.head(f"{s3_endpoint}/presses/{tmp_path.name}/jobs/1/attempt-1/weights").headers["ETag"]
+        tag = httpx.head(f"{s3_endpoint}/{services.BUCKET}/{tmp_path.name}/jobs/1/attempt-1/weights").headers["ETag"]
         assert tag.strip('"').endswith("-3")  # S3's way to say: of three parts
         assert blobs.get_file("jobs/1/attempt-1/weights", tmp_path / "fetched") == stored
         assert (tmp_path / "fetched").read_bytes() == content

@@ -24,14 +24,8 @@ def settings(request: pytest.FixtureRequest, database: Engine, database_url: str
     """SQLite goes with files, PostgreSQL with S3."""
     if database.dialect.name == "sqlite":
         return Settings(data_dir=tmp_path, database_url=database_url)
-    return Settings(
-        database_url=database_url,
-        blob_url=f"s3://presses/{tmp_path.name}",
-        s3_endpoint=request.getfixturevalue("s3_endpoint"),
-        s3_region="us-east-1",
-        s3_access_key_id="test",
-        s3_secret_access_key="test",  # noqa: S106 - the peer does not check it
-    )
+    bucket = services.in_bucket(request.getfixturevalue("s3_endpoint"), tmp_path.name)
+    return Settings(database_url=database_url, **bucket)
 
 
 @pytest.fixture
@@ -153,13 +147,7 @@ class TestSaving:
     def test_to_a_store_that_is_away_costs_no_more_than_that(
         self, steps: Steps, database: Engine, scratch: Scratch
     ) -> None:
-        away = Settings(
-            blob_url="s3://presses/away",
-            s3_endpoint=f"http://127.0.0.1:{services.free_port()}",
-            s3_region="us-east-1",
-            s3_access_key_id="test",
-            s3_secret_access_key="test",  # noqa: S106
-        )
+        away = Settings(**services.in_bucket(f"http://127.0.0.1:{services.free_port()}", "away"))
         job_id = steps.submit().id
         with BlobCheckpoints(Blobs.open(away), database, steps.claim()) as checkpoints:
             scratch.save(checkpoints, weights="1")
