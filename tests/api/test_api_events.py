@@ -191,6 +191,7 @@ class TestOutage:
         assert rest == [("state", "failed", None)]
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 class TestShutdown:
     @pytest.mark.timeout(60)
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

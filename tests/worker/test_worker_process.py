@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 from kombu.connection import Connection
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, select, update
 
 import processes
 import services
@@ -217,8 +217,8 @@ class TestStopping:
         self, steps: Steps, settings: Settings, environment: dict[str, str], tmp_path: Path
     ) -> None:
         waits_long, hangs = submit_doomed(steps, timeout_seconds=3), submit_doomed(steps, timeout_seconds=3)
-        queued_since = steps.get(waits_long).created_at
-        services.wait_until(lambda: steps.do(now) - queued_since > timedelta(seconds=3.1), SECONDS)
+        earlier = update(Job).values(created_at=steps.get(waits_long).created_at - timedelta(hours=1))
+        steps.do(lambda session: session.execute(earlier))
         queue.ring(settings, waits_long, Queue.CPU)
         with processes.worker(environment, tmp_path / "worker.log") as worker, suspended_runner(worker, hangs):
             job = wait_for(steps, hangs, JobState.FAILED)
