@@ -53,9 +53,8 @@ class Member:
     """An owner, and a client with its key."""
 
     def __init__(self, steps: Steps, url: str, name: str, **limits: int) -> None:
-        none = dict.fromkeys(("max_running", "max_daily", "max_bytes"))
-        self.owner_id = steps.do(owners.create, name, Limits(**(none | limits))).owner_id
-        _, key = steps.do(keys.create, self.owner_id, name="theirs", scopes=[Scope.SUBMIT])
+        owner_id = steps.do(owners.create, name, Limits(**limits)).owner_id
+        _, key = steps.do(keys.create, owner_id, name="theirs", scopes=[Scope.SUBMIT])
         self.http = httpx.Client(
             base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=SECONDS, trust_env=False
         )
