@@ -2,6 +2,7 @@ from collections.abc import Iterator
 
 import pytest
 from live_server import LiveServer
+from shell import Shell
 
 from vitpress import Client
 
@@ -23,3 +24,8 @@ def server(live_server: LiveServer) -> LiveServer:
 def client(server: LiveServer) -> Iterator[Client]:
     with Client(server.url) as connected:
         yield connected
+
+
+@pytest.fixture
+def shell(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
+    return Shell(monkeypatch, capsys)

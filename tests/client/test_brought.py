@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +10,9 @@ import pytest
 from live_server import LiveServer
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from shell import Shell
 
-from vitpress import Client, cli, uploads
+from vitpress import Client, uploads
 from vitpress.errors import RejectedError, ServerUnreachableError
 from vitpress.tables import dataset_report_table
 from worker import runner
@@ -99,17 +98,13 @@ class TestAnUpload:
 
 
 class TestTheCommands:
-    def test_bring_a_model_with_its_classes(
-        self, client: Client, server: LiveServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+    def test_bring_a_model_with_its_classes(self, client: Client, server: LiveServer, shell: Shell) -> None:
         named = ["--class-names", ",".join(CONFIG["class_names"]), "--architecture", CONFIG["architecture"]]
         arguments = [
             each for name, value in CONFIG["kwargs"].items() for each in ("--arg", f"{name}={json.dumps(value)}")
         ]
         command = ["upload-model", str(SAMPLE / "model.safetensors"), "--name", "digits", *named, *arguments]
-        monkeypatch.setattr(sys, "argv", ["vitpress", *command, "--no-wait", "--json", "--url", server.url])
-        with suppress(SystemExit):
-            cli.main()
-        assert json.loads(capsys.readouterr().out)["state"] == "checking"
+        ran = shell(*command, "--no-wait", "--json", "--url", server.url)
+        assert json.loads(ran.out)["state"] == "checking"
         check(server)
         assert client.models.wait("digits").state == "ready"

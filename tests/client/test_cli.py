@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import tomllib
-from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 from typing import Literal
@@ -14,11 +13,11 @@ import pytest
 from faulty_server import Script, json_answer
 from live_server import DATASET, MODEL, LiveServer, plan, report
 from rich.console import Console
+from shell import Shell
 
 from core.progress import Stage
 from core.recipe import Finetune
 from core.report import Export, FinetuneReport
-from vitpress import cli
 from vitpress.client import Client
 from vitpress.report import Report
 from vitpress.tables import outcome, report_table
@@ -28,50 +27,23 @@ from vitpress.watching import Bars
 ID = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}")
 
 
-@dataclass(frozen=True)
-class Ran:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> object:
-        return json.loads(self.out)
-
-
-class Shell:
-    """Runs the command in this process: real arguments, streams and exit codes."""
-
-    def __init__(self, url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-        self._monkeypatch, self._capsys = monkeypatch, capsys
-        monkeypatch.setenv("VITPRESS_URL", url)
-
-    def __call__(self, *arguments: str) -> Ran:
-        self._monkeypatch.setattr(sys, "argv", ["vitpress", *arguments])
-        self._capsys.readouterr()
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as exit_:
-            code = exit_.code if isinstance(exit_.code, int) else 0
-        captured = self._capsys.readouterr()
-        return Ran(code, captured.out, captured.err)
-
-    def submit(self, *options: str) -> str:
-        ran = self("submit", MODEL, DATASET, "--ratio", "0.5", "--json", *options)
-        assert ran.code == 0
-        return str(json.loads(ran.out)["id"])
+@pytest.fixture
+def vitpress(server: LiveServer, shell: Shell, monkeypatch: pytest.MonkeyPatch) -> Shell:
+    monkeypatch.setenv("VITPRESS_URL", server.url)
+    return shell
 
 
 @pytest.fixture
-def vitpress(server: LiveServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
-    return Shell(server.url, monkeypatch, capsys)
+def without_server(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> Shell:
+    monkeypatch.setenv("VITPRESS_URL", "http://127.0.0.1:1")
+    return shell
 
 
-def without_server(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], url: str = "http://127.0.0.1:1"
-) -> Shell:
-    return Shell(url, monkeypatch, capsys)
+def submitted(vitpress: Shell, *options: str) -> str:
+    """The id of an accepted job."""
+    ran = vitpress("submit", MODEL, DATASET, "--ratio", "0.5", "--json", *options)
+    assert ran.code == 0
+    return str(json.loads(ran.out)["id"])
 
 
 class TestCompletion:
@@ -158,7 +130,7 @@ class TestSubmit:
 
 class TestWatch:
     def test_tells_the_stages_and_the_result_in_one_line(self, vitpress: Shell, server: LiveServer) -> None:
-        job_id = vitpress.submit()
+        job_id = submitted(vitpress)
         server.succeed(server.claim())
         ran = vitpress("watch", job_id)
         assert ran.code == 0
@@ -190,20 +162,20 @@ class TestWatch:
         ]
 
     def test_exits_with_1_if_the_job_failed_and_says_why(self, vitpress: Shell, server: LiveServer) -> None:
-        job_id = vitpress.submit()
+        job_id = submitted(vitpress)
         server.fail(server.claim(), "bad_dataset", "[red]two images are no dataset[/]")
         ran = vitpress("watch", job_id)
         assert ran.code == 1
         assert "[red]two images are no dataset[/] (bad_dataset)" in ran.out
 
     def test_exits_with_1_if_the_job_was_cancelled(self, vitpress: Shell) -> None:
-        job_id = vitpress.submit()
+        job_id = submitted(vitpress)
         assert vitpress("cancel", job_id).out == f"job {job_id} cancelled\n"
         ran = vitpress("watch", job_id)
         assert (ran.code, ran.out.splitlines()[-1]) == (1, f"job {job_id} cancelled: on request")
 
     def test_in_json_prints_an_event_a_line_and_then_the_job(self, vitpress: Shell, server: LiveServer) -> None:
-        job_id = vitpress.submit()
+        job_id = submitted(vitpress)
         server.succeed(server.claim())
         lines = [json.loads(line) for line in vitpress("watch", job_id, "--json").out.splitlines()]
         assert [line.get("kind") for line in lines] == ["snapshot", None]
@@ -264,7 +236,7 @@ class TestBars:
 
 class TestLooking:
     def test_list_shows_the_jobs_and_their_states(self, vitpress: Shell, server: LiveServer) -> None:
-        first, second = vitpress.submit(), vitpress.submit()
+        first, second = submitted(vitpress), submitted(vitpress)
         server.progress(server.claim(), Stage.COMPRESS, 0.25)
         lines = vitpress("list").out.splitlines()
         assert [ID.findall(line) for line in lines] == [[], [second], [first]]
@@ -273,8 +245,8 @@ class TestLooking:
         assert vitpress("list", "--state", "running", "--limit", "5").out.count(MODEL) == 1
 
     def test_list_finds_jobs_by_name_and_labels(self, vitpress: Shell) -> None:
-        first = vitpress.submit("--name", "The first", "--label", "team=vision", "--label", "stage=final")
-        second = vitpress.submit("--name", "second", "--label", "team=vision")
+        first = submitted(vitpress, "--name", "The first", "--label", "team=vision", "--label", "stage=final")
+        second = submitted(vitpress, "--name", "second", "--label", "team=vision")
 
         def listed(*options: str) -> list[str]:
             return [job["id"] for job in json.loads(vitpress("list", *options, "--json").out)]
@@ -286,13 +258,12 @@ class TestLooking:
         assert listed("--dataset", DATASET, "--name", "SECOND") == [second]
 
     def test_list_shows_the_loss_of_a_stage_that_trains(self, vitpress: Shell, server: LiveServer) -> None:
-        vitpress.submit()
+        submitted(vitpress)
         server.progress(server.claim(), Stage.FINETUNE, 0.25, loss=0.375, eta_seconds=61.0)
         assert "running, finetune 25%, loss 0.375" in vitpress("list").out
 
     def test_show_says_how_long_a_job_fine_tunes(self, vitpress: Shell) -> None:
-        submitted = vitpress("submit", MODEL, DATASET, "--ratio", "0.5", "--finetune", "500steps", "--json")
-        assert "finetune 500 steps" in vitpress("show", json.loads(submitted.out)["id"]).out
+        assert "finetune 500 steps" in vitpress("show", submitted(vitpress, "--finetune", "500steps")).out
 
     @pytest.mark.parametrize(
         ("kept", "expected"),
@@ -301,7 +272,7 @@ class TestLooking:
     def test_show_says_what_came_of_the_fine_tuning(
         self, vitpress: Shell, server: LiveServer, kept: Literal["tuned", "training_free"], expected: str
     ) -> None:
-        job_id = vitpress.submit()
+        job_id = submitted(vitpress)
         tuned = FinetuneReport(
             steps=25,
             epochs=12.5,
@@ -316,7 +287,7 @@ class TestLooking:
         assert re.search(expected, vitpress("show", job_id).out)
 
     def test_show_lists_the_exports_and_why_one_failed(self, vitpress: Shell, server: LiveServer) -> None:
-        job_id = vitpress.submit()
+        job_id = submitted(vitpress)
         right = report().after.accuracy
         there = Export(
             format="onnx-int8",
@@ -338,16 +309,15 @@ class TestLooking:
 
     def test_show_says_which_exports_are_asked_for(self, vitpress: Shell) -> None:
         exports = ["--export", "onnx", "--export", "onnx-int8"]
-        submitted = vitpress("submit", MODEL, DATASET, "--ratio", "0.5", *exports, "--json")
-        assert "exports onnx and onnx-int8" in vitpress("show", json.loads(submitted.out)["id"]).out
-        assert "exports" not in vitpress("show", vitpress.submit()).out
+        assert "exports onnx and onnx-int8" in vitpress("show", submitted(vitpress, *exports)).out
+        assert "exports" not in vitpress("show", submitted(vitpress)).out
 
     def test_list_of_nothing_says_so(self, vitpress: Shell) -> None:
         assert vitpress("list").out == "no jobs\n"
         assert vitpress("list", "--json").json == []
 
     def test_show_has_the_report_once_there_is_one(self, vitpress: Shell, server: LiveServer) -> None:
-        job_id = vitpress.submit()
+        job_id = submitted(vitpress)
         assert "relative increase" not in vitpress("show", job_id).out
         server.succeed(server.claim())
         shown = vitpress("show", job_id).out
@@ -363,7 +333,7 @@ class TestLooking:
             assert re.search(row, shown)
 
     def test_show_in_json_carries_the_report(self, vitpress: Shell, server: LiveServer) -> None:
-        job_id = vitpress.submit()
+        job_id = submitted(vitpress)
         server.succeed(server.claim())
         shown = json.loads(vitpress("show", job_id, "--json").out)
         assert (shown["id"], shown["report"]["change"]["mcnemar"]["p_value"]) == (job_id, 0.88)
@@ -389,7 +359,7 @@ class TestDownload:
         self, vitpress: Shell, server: LiveServer, tmp_path: Path
     ) -> None:
         (tmp_path / "model.safetensors").write_bytes(b"weights")
-        job_id = vitpress.submit()
+        job_id = submitted(vitpress)
         server.succeed(server.claim(), tmp_path / "model.safetensors")
         ran = vitpress("download", job_id, "-o", str(tmp_path / "got"))
         assert (ran.code, ran.out) == (0, f"1 files, verified, in {tmp_path / 'got'}\n")
@@ -401,17 +371,15 @@ class TestDownload:
         self, vitpress: Shell, server: LiveServer, tmp_path: Path
     ) -> None:
         (tmp_path / "file").touch()
-        job_id = vitpress.submit()
+        job_id = submitted(vitpress)
         server.succeed(server.claim())
         ran = vitpress("download", job_id, "-o", str(tmp_path / "file" / "got"))
         assert (ran.code, ran.err.count("\n")) == (1, 1)
 
-    def test_of_wrong_bytes_exits_with_4(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+    def test_of_wrong_bytes_exits_with_4(self, tmp_path: Path, shell: Shell) -> None:
         item = {"name": "plan.json", "size": 3, "sha256": "0" * 64, "media_type": "application/json"}
         with Script(json_answer(json.dumps({"items": [item]})), json_answer("{ }")) as server:
-            ran = without_server(monkeypatch, capsys, server.url)("download", "job", "-o", str(tmp_path))
+            ran = shell("download", "job", "-o", str(tmp_path), "--url", server.url)
         assert (ran.code, ran.err.count("\n")) == (4, 1)
         assert "expected sha256" in ran.err
 
@@ -421,27 +389,24 @@ class TestNoServer:
         "command", [["list"], ["watch", "x"], ["datasets"], ["download", "x"], ["plan", "m", "--ratio", "0.5"]]
     )
     def test_is_one_line_and_3(
-        self, command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+        self, command: list[str], without_server: Shell, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("time.sleep", lambda seconds: None)
-        ran = without_server(monkeypatch, capsys)(*command)
+        ran = without_server(*command)
         assert (ran.code, ran.out) == (3, "")
         assert ran.err.startswith("vitpress: cannot reach http://127.0.0.1:1")
         assert ran.err.count("\n") == 1
 
 
 class TestTheCommandItself:
-    def test_knows_its_version(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_knows_its_version(self, without_server: Shell) -> None:
         declared = tomllib.loads((Path(__file__).parents[2] / "client" / "pyproject.toml").read_text())
-        ran = without_server(monkeypatch, capsys)("--version")
+        ran = without_server("--version")
         assert (ran.code, ran.out) == (0, declared["project"]["version"] + "\n")
 
-    def test_offers_url_and_json_on_every_command_of_its_own(
-        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        vitpress = without_server(monkeypatch, capsys)
+    def test_offers_url_and_json_on_every_command_of_its_own(self, without_server: Shell) -> None:
         for command in ("submit", "watch", "list", "show", "cancel", "download", "models", "datasets", "plan"):
-            help_ = vitpress(command, "--help")
+            help_ = without_server(command, "--help")
             assert help_.code == 0
             assert {"--url", "--json"} <= set(re.findall(r"--[a-z]+", help_.out))
 

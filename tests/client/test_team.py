@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
 
 import pytest
 from live_server import DATASET, MODEL, LiveServer
+from shell import Shell
 
 from store import keys, owners
 from store.session import transaction
 from store.values import Scope
-from vitpress import Client, cli, credentials
+from vitpress import Client, credentials
 from vitpress.errors import ConflictError, ForbiddenError, NotFoundError, UnauthorizedError
 
 
@@ -49,46 +48,24 @@ def team(running: LiveServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     return Team(running, admin, member)
 
 
-class Shell:
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-        self._monkeypatch, self._capsys = monkeypatch, capsys
-
-    def __call__(self, *arguments: str, stdin: str = "") -> tuple[int, str, str]:
-        self._monkeypatch.setattr(sys, "argv", ["vitpress", *arguments])
-        self._monkeypatch.setattr(sys, "stdin", StringIO(stdin))
-        self._capsys.readouterr()
-        code: object = 0
-        try:
-            cli.main()
-        except SystemExit as ending:
-            code = ending.code or 0
-        captured = self._capsys.readouterr()
-        return int(str(code)), captured.out, captured.err
-
-
-@pytest.fixture
-def vitpress(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
-    return Shell(monkeypatch, capsys)
-
-
 class TestKeys:
     def test_nobody_gets_in_without_one(self, team: Team) -> None:
         with Client(team.server.url) as client, pytest.raises(UnauthorizedError, match="API key"):
             client.get("0190b0f0-0000-7000-8000-000000000000")
 
-    def test_a_login_is_kept_for_its_user_alone_until_the_logout(self, team: Team, vitpress: Shell) -> None:
-        assert vitpress("login", stdin=team.member + "\n")[0] == 0
+    def test_a_login_is_kept_for_its_user_alone_until_the_logout(self, team: Team, shell: Shell) -> None:
+        assert shell("login", stdin=team.member + "\n")[0] == 0
         assert credentials.path().stat().st_mode & 0o777 == 0o600
-        code, out, _ = vitpress("whoami", "--json")
+        code, out, _ = shell("whoami", "--json")
         assert (code, json.loads(out)["owner"]) == (0, "vision")
-        assert vitpress("logout")[0] == 0
-        code, _, err = vitpress("whoami")
+        assert shell("logout")[0] == 0
+        code, _, err = shell("whoami")
         assert code == 2
         assert "key" in err
 
-    def test_a_wrong_one_is_not_kept_and_not_shown(self, team: Team, vitpress: Shell) -> None:
+    def test_a_wrong_one_is_not_kept_and_not_shown(self, team: Team, shell: Shell) -> None:
         wrong = team.member[:-3] + "abc"
-        code, out, err = vitpress("login", stdin=wrong)
+        code, out, err = shell("login", stdin=wrong)
         assert code == 2
         assert wrong not in out + err
         assert credentials.key(team.server.url) is None
@@ -102,7 +79,7 @@ class TestKeys:
         with team.client(made.key) as ended, pytest.raises(UnauthorizedError):
             ended.keys.whoami()
 
-    def test_give_no_more_than_they_have(self, team: Team, vitpress: Shell) -> None:
+    def test_give_no_more_than_they_have(self, team: Team, shell: Shell) -> None:
         with team.client() as client, pytest.raises(ForbiddenError):
             client.keys.create("more", role="admin")
 
@@ -140,34 +117,34 @@ class TestJobs:
             client.delete(other.id)
             assert [each.id for each in client.jobs()] == [job.id]
 
-    def test_are_submitted_all_or_none(self, team: Team, vitpress: Shell, tmp_path: Path) -> None:
+    def test_are_submitted_all_or_none(self, team: Team, shell: Shell, tmp_path: Path) -> None:
         right = {"model": MODEL, "dataset": DATASET, "recipe": {"target_ratio": 0.5}}
         file = tmp_path / "jobs.json"
         file.write_text(json.dumps([right, right | {"model": "nothing"}]))
-        vitpress("login", stdin=team.member)
-        code, _, err = vitpress("batch", str(file))
+        shell("login", stdin=team.member)
+        code, _, err = shell("batch", str(file))
         assert code == 2
         assert "/jobs/1/model" in err
         file.write_text(json.dumps([right, right]))
-        code, out, _ = vitpress("batch", str(file), "--json")
+        code, out, _ = shell("batch", str(file), "--json")
         assert (code, len(json.loads(out))) == (0, 2)
         with team.client() as client:
             assert len(list(client.jobs())) == 2
 
-    def test_take_what_a_method_knows(self, team: Team, vitpress: Shell) -> None:
-        vitpress("login", stdin=team.member)
+    def test_take_what_a_method_knows(self, team: Team, shell: Shell) -> None:
+        shell("login", stdin=team.member)
         arguments = ("submit", MODEL, DATASET, "--ratio", "0.5", "--method", "vtp", "--json")
-        code, out, _ = vitpress(*arguments, "--set", "gate_penalty=0.002")
+        code, out, _ = shell(*arguments, "--set", "gate_penalty=0.002")
         assert (code, json.loads(out)["recipe"]["gate_penalty"]) == (0, 0.002)
-        code, _, err = vitpress(*arguments, "--set", "no_such=1")
+        code, _, err = shell(*arguments, "--set", "no_such=1")
         assert code == 2
         assert "/recipe/no_such" in err
 
 
 class TestWhatATeamShares:
-    def test_the_queue_the_workers_the_projects_and_the_storage(self, team: Team, vitpress: Shell) -> None:
-        vitpress("login", stdin=team.member)
-        assert vitpress("projects", "create", "lenses")[0] == 0
+    def test_the_queue_the_workers_the_projects_and_the_storage(self, team: Team, shell: Shell) -> None:
+        shell("login", stdin=team.member)
+        assert shell("projects", "create", "lenses")[0] == 0
         with team.client() as client:
             job = client.compress(MODEL, dataset=DATASET, target_ratio=0.5, project="lenses")
             assert [each.id for each in client.workers.queue().jobs] == [job.id]
@@ -175,10 +152,10 @@ class TestWhatATeamShares:
             assert client.storage().used_bytes == 0
             assert job.job.project == "lenses"
         for command in ("queue", "workers", "storage"):
-            code, out, _ = vitpress(command, "--json")
+            code, out, _ = shell(command, "--json")
             assert code == 0
             json.loads(out)
-            assert vitpress(command)[0] == 0
+            assert shell(command)[0] == 0
 
     def test_a_projects_events_tell_of_all_its_jobs(self, team: Team) -> None:
         with team.client() as client:
