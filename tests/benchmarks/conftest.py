@@ -15,7 +15,7 @@ SIZES: dict[str, Any] = {
 }  # fmt: skip
 
 
-@pytest.fixture(params=["vit", "eva"])
+@pytest.fixture(scope="module", params=["vit", "eva"])
 def model(request: pytest.FixtureRequest) -> nn.Module:
     """Registers and layer scale in both; rotary positions and SwiGLU in the second."""
     torch.manual_seed(0)
@@ -29,7 +29,7 @@ def model(request: pytest.FixtureRequest) -> nn.Module:
     return made.eval()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def calibration() -> list[tuple[Tensor, Tensor]]:
     generator = torch.Generator().manual_seed(1)
     images = torch.randn(48, 1, 8, 8, generator=generator)

@@ -1,4 +1,5 @@
 import copy
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -15,21 +16,28 @@ from benchmarks.rivals import RIVALS
 Calibration = list[tuple[Tensor, Tensor]]
 
 
-@pytest.mark.parametrize("name", RIVALS)
-class TestEveryRival:
-    def test_removes_about_as_much_as_asked_and_leaves_the_original(
-        self, name: str, model: nn.Module, calibration: Calibration
-    ) -> None:
-        before = copy.deepcopy(model.state_dict())
-        smaller = RIVALS[name](model, calibration, 0.4, 0)
-        # So small a model loses several percent of its parameters with each width.
-        assert 1 - parameters(smaller) / parameters(model) == pytest.approx(0.4, abs=0.05)
-        assert all(torch.equal(value, model.state_dict()[key]) for key, value in before.items())
+@dataclass(frozen=True)
+class Shrunk:
+    """What a rival makes of ``model``, and what that was ``before``."""
 
-    def test_gives_a_module_that_can_be_copied_and_trained(
-        self, name: str, model: nn.Module, calibration: Calibration
-    ) -> None:
-        smaller = RIVALS[name](model, calibration, 0.4, 0)
+    smaller: nn.Module
+    before: dict[str, Tensor]
+
+
+@pytest.fixture(scope="module", params=RIVALS)
+def shrunk(request: pytest.FixtureRequest, model: nn.Module, calibration: Calibration) -> Shrunk:
+    before = copy.deepcopy(model.state_dict())
+    return Shrunk(RIVALS[request.param](model, calibration, 0.4, 0), before)
+
+
+class TestEveryRival:
+    def test_removes_about_as_much_as_asked_and_leaves_the_original(self, shrunk: Shrunk, model: nn.Module) -> None:
+        # So small a model loses several percent of its parameters with each width.
+        assert 1 - parameters(shrunk.smaller) / parameters(model) == pytest.approx(0.4, abs=0.05)
+        assert all(torch.equal(value, model.state_dict()[key]) for key, value in shrunk.before.items())
+
+    def test_gives_a_module_that_can_be_copied_and_trained(self, shrunk: Shrunk, calibration: Calibration) -> None:
+        smaller = shrunk.smaller
         images, labels = calibration[0]
         twin = copy.deepcopy(smaller)
         torch.testing.assert_close(twin(images), smaller(images))
@@ -39,11 +47,11 @@ class TestEveryRival:
         assert all(parameter.grad is None for parameter in smaller.parameters())
 
 
+@pytest.mark.parametrize("model", ["eva"], indirect=True)
 class TestNarrowEvaAttention:
     def test_is_the_one_of_timm_while_nothing_is_removed(self, model: nn.Module, calibration: Calibration) -> None:
-        if not isinstance(model, Eva):
-            return
         twin = copy.deepcopy(model)
+        assert isinstance(twin, Eva)
         for block in twin.blocks:
             block.attn.__class__ = NarrowEvaAttention
         torch.testing.assert_close(twin(calibration[0][0]), model(calibration[0][0]))
