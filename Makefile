@@ -25,7 +25,7 @@ up: $(VENV)/embedded  ## Run the whole service on this machine until Ctrl-C
 
 test: $(VENV)/dev  ## Run all tests, against real PostgreSQL, Redis, RabbitMQ and S3 servers, in a real browser
 	@tests/need.sh
-	$(BIN)/python -m pytest --numprocesses=auto --dist=loadfile
+	$(BIN)/python -m pytest --numprocesses=auto --dist=loadfile --no-loadscope-reorder
 
 lint: $(VENV)/dev  ## Check style, formatting and the layers' imports
 	$(BIN)/ruff check --no-cache .  # the cache does not notice that a module has moved

@@ -23,6 +23,13 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # as many run as there are cores; befor
 # handled here.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+LONG = {"faults", "e2e", "pages"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What lasts long begins first, so that nobody waits for the last of it."""
+    items.sort(key=lambda item: item.path.parent.name not in LONG)
+
 
 @pytest.fixture(autouse=True)
 def _engines_end() -> Iterator[None]:

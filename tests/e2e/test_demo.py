@@ -1,5 +1,6 @@
 """``make demo``'s program, as a user runs it: the whole service and a real compression, to the end or to Ctrl-C."""
 
+import os
 import re
 import signal
 import subprocess
@@ -21,6 +22,8 @@ STOP_SECONDS = 30
 def demo(directory: Path) -> Iterator[subprocess.Popen[str]]:
     """With its temporary files under ``directory``."""
     environment = {"TMPDIR": str(directory), "PATH": "/usr/bin:/bin", "PYTHONUNBUFFERED": "1"}
+    if threads := os.environ.get("OMP_NUM_THREADS"):  # where tests run side by side, more than one of each cost minutes
+        environment["OMP_NUM_THREADS"] = threads
     command = [sys.executable, "-m", "samples.demo"]
     with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as process:
         try:

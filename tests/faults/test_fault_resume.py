@@ -26,12 +26,12 @@ from vitpress.artifact import ModelConfig
 RECIPE = {
     "method": "vtp",
     "target_ratio": 0.5,
-    "calibration_images": 256,
+    "calibration_images": 64,
     "epochs": 25,
-    "batch_size": 64,
-    "finetune": {"steps": 60, "batch_size": 64, "patience": None, "checkpoint_seconds": 0.05},
+    "batch_size": 16,
+    "finetune": {"steps": 60, "batch_size": 16, "patience": None, "checkpoint_seconds": 0.05},
 }
-STEPS = 25 * 256 // 64  # of the method's training
+STEPS = 25 * 64 // 16  # of the method's training
 LEFT_BY = {Stage.COMPRESS: "deciding.json", Stage.FINETUNE: "training.json"}  # a file of each stage's checkpoints
 
 
