@@ -14,10 +14,8 @@ from functools import cache
 from typing import Any
 
 from sqlalchemy import (
-    BindParameter,
     ColumnElement,
     Integer,
-    ScalarSelect,
     Select,
     Subquery,
     bindparam,
@@ -28,10 +26,9 @@ from sqlalchemy import (
     union_all,
 )
 from sqlalchemy.orm import Session, aliased
-from sqlalchemy.orm.util import AliasedClass
 
 from store.session import is_any
-from store.tables import Base, Job, JobState, Owner, Queue
+from store.tables import Job, JobState, Owner, Queue
 from store.values import Fitness
 
 HELD = (JobState.RUNNING, JobState.CANCELLING)  # an attempt is at work
@@ -133,14 +130,17 @@ def positions(session: Session, job_ids: Collection[str]) -> dict[str, int]:
     """
     if not job_ids:
         return {}
-    rows = session.execute(_turns(session.get_bind().dialect.name), {"job_ids": list(job_ids)}).all()
-    asked = [row for row in rows if row.turn <= COUNTED]
+    rows = session.execute(_waiting(session.get_bind().dialect.name), {"job_ids": list(job_ids)}).all()
     found: dict[str, int] = {}
-    for queue in {row.queue for row in asked}:
-        turns = {row.id: (row.owner_id, row.turn) for row in asked if row.queue is queue}
-        bound = _bound((row.turn, row.running, row.max_running) for row in asked if row.queue is queue)
-        places = _places(lines(session, queue, bound), turns.values())
-        found |= {job_id: places[turn] for job_id, turn in turns.items() if turn in places}
+    for queue in {row.queue for row in rows}:
+        here = [row for row in rows if row.queue is queue]
+        turns: dict[str, int] = {}
+        for owner_id in {row.owner_id for row in here}:
+            turns |= _turns(session, queue, owner_id, [row.id for row in here if row.owner_id == owner_id])
+        asked = {row.id: (row.owner_id, turns[row.id]) for row in here if row.id in turns}
+        bound = _bound((turns[row.id], row.running, row.max_running) for row in here if row.id in turns)
+        places = _places(lines(session, queue, bound), asked.values())
+        found |= {job_id: places[turn] for job_id, turn in asked.items() if turn in places}
     return found
 
 
@@ -206,22 +206,27 @@ def standing(session: Session) -> dict[str, dict[tuple[Queue, JobState], int]]:
 # ---------------------------------------------------------------- statements: to build one takes longer than to run it
 
 
+def _turns(session: Session, queue: Queue, owner_id: str, job_ids: Collection[str]) -> dict[str, int]:
+    """Which each of them is in the owner's line, from 1; without those behind the first ``COUNTED``."""
+    asked = {"in_queue": queue, "owner_id": owner_id, "job_ids": list(job_ids)}
+    return {row.id: row.turn for row in session.execute(_front(session.get_bind().dialect.name), asked)}
+
+
 @cache
-def _turns(dialect: str) -> Select[str, str, Queue, int, Any, int | None]:
-    ahead = aliased(Job)
-    its_line = (ahead.state == literal_column("'queued'"), ahead.owner_id == Job.owner_id, ahead.queue == Job.queue)
-    more_urgent = _counted(ahead, COUNTED, *its_line, ahead.priority > Job.priority, within=Job)
-    older = _counted(ahead, COUNTED, *its_line, ahead.priority == Job.priority, ahead.id < Job.id, within=Job)
+def _front(dialect: str) -> Select[str, int]:
+    """One reading of a line for all that are asked for in it: scripts submit and watch many jobs at a time."""
+    turn = func.row_number().over(order_by=(Job.priority.desc(), Job.id)).label("turn")
+    its_line = (Job.owner_id == bindparam("owner_id"), Job.queue == bindparam("in_queue", type_=Job.queue.type))
+    front = select(Job.id, turn).where(IS_WAITING, *its_line).order_by(Job.priority.desc(), Job.id).limit(COUNTED)
+    within = front.subquery("front")
+    return select(within.c.id, within.c.turn).where(is_any(within.c.id, "job_ids", dialect))
+
+
+@cache
+def _waiting(dialect: str) -> Select[str, str, Queue, Any, int | None]:
     running = _running()
     return (
-        select(
-            Job.id,
-            Job.owner_id,
-            Job.queue,
-            (more_urgent + older + 1).label("turn"),
-            func.coalesce(running.c.jobs, 0).label("running"),
-            Owner.max_running,
-        )
+        select(Job.id, Job.owner_id, Job.queue, func.coalesce(running.c.jobs, 0).label("running"), Owner.max_running)
         .join(Owner, Owner.id == Job.owner_id)
         .outerjoin(running, running.c.owner_id == Job.owner_id)
         .where(IS_WAITING, is_any(Job.id, "job_ids", dialect))
@@ -232,9 +237,10 @@ def _turns(dialect: str) -> Select[str, str, Queue, int, Any, int | None]:
 def _lines() -> Select[str, int, Any, int | None, datetime | None]:
     running, bound = _running(), bindparam("bound", type_=Integer())
     its_line = (IS_WAITING, Job.owner_id == Owner.id, Job.queue == bindparam("in_queue", type_=Job.queue.type))
+    some: Select[int] = select(literal_column("1", Integer)).select_from(Job).where(*its_line).limit(bound)
     return select(
         Owner.id,
-        _counted(Job, bound, *its_line, within=Owner).label("waiting"),
+        select(func.count()).select_from(some.correlate(Owner).subquery()).scalar_subquery().label("waiting"),
         func.coalesce(running.c.jobs, 0).label("running"),
         Owner.max_running,
         Owner.claimed_at,
@@ -249,17 +255,6 @@ def _running_of_owners(dialect: str) -> Select[str, int | None, Any]:
         .outerjoin(running, running.c.owner_id == Owner.id)
         .where(is_any(Owner.id, "owner_ids", dialect))
     )
-
-
-def _counted(
-    jobs: type[Job] | AliasedClass[Job],
-    bound: int | BindParameter[int],
-    *where: ColumnElement[bool],
-    within: type[Base],
-) -> ScalarSelect[int]:
-    """How many ``jobs`` there are, up to the ``bound``. ``where`` may be about the row of a query over ``within``."""
-    some: Select[int] = select(literal_column("1", Integer)).select_from(jobs).where(*where).limit(bound)
-    return select(func.count()).select_from(some.correlate(within).subquery()).scalar_subquery()
 
 
 def _running() -> Subquery:

@@ -187,7 +187,7 @@ def _insert_missing(dialect: str, into: Table) -> Any:
     return (sqlite if dialect == "sqlite" else postgresql).insert(into).on_conflict_do_nothing()
 
 
-def is_any(column: InstrumentedAttribute[str], name: str, dialect: str) -> ColumnElement[bool]:
+def is_any(column: ColumnElement[str] | InstrumentedAttribute[str], name: str, dialect: str) -> ColumnElement[bool]:
     """Whether ``column`` has one of the values of the parameter ``name``, which is a list.
 
     PostgreSQL takes it as one value, an array: the statement is the same for any number of them, and planned once.

@@ -93,6 +93,15 @@ def end_all(engine: Engine) -> None:
         )
 
 
+def settle(engine: Engine) -> None:
+    """What the database does about new rows within a minute or so, at once: so that it happens in no measurement."""
+    patient = _patient(engine)
+    with patient.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("VACUUM ANALYZE"))
+        connection.execute(text("CHECKPOINT"))
+    patient.dispose()
+
+
 def owners_of(engine: Engine, job_ids: list[str]) -> dict[str, str]:
     with transaction(engine, read_only=True) as session:
         rows = session.execute(select(Job.id, Job.owner_id).where(Job.id.in_(job_ids)))
@@ -107,11 +116,8 @@ def _add(engine: Engine, owner_ids: list[str], count: int, *, more: dict[str, st
         since = connection.execute(text("SELECT count(*) FROM jobs")).scalar_one()
         values = {"since": since, "count": count, "owners": owner_ids, "owner_count": len(owner_ids), "recipe": recipe}
         connection.execute(text(sql), values | more)
-    # What the database does to new rows sooner or later, at once: so that it happens in no measurement.
-    with patient.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(text("VACUUM ANALYZE"))
-        connection.execute(text("CHECKPOINT"))
     patient.dispose()
+    settle(engine)
     return _ids(since, count)
 
 
