@@ -99,14 +99,16 @@ class Processes:
 
 @contextmanager
 def api(directory: Path, count: int, environment: Mapping[str, str]) -> Iterator[Processes]:
-    with _uvicorns("api.serve:app", directory, count, environment, health="/healthz") as processes:
+    """As it is deployed."""
+    command = ("api.serve:app", "--http", "api.protocol:Impatient")
+    with _uvicorns(command, directory, count, environment, health="/healthz") as processes:
         yield processes
 
 
 @contextmanager
 def bare(directory: Path, count: int) -> Iterator[Processes]:
     """The application of ``benchmarks.load.bare``: a handler that does nothing."""
-    with _uvicorns("benchmarks.load.bare:app", directory, count, {}, health="/v1/jobs/any") as processes:
+    with _uvicorns(("benchmarks.load.bare:app",), directory, count, {}, health="/v1/jobs/any") as processes:
         yield processes
 
 
@@ -141,18 +143,18 @@ def worker(directory: Path, environment: Mapping[str, str]) -> Iterator[None]:
 
 @contextmanager
 def _uvicorns(
-    app: str, directory: Path, count: int, environment: Mapping[str, str], *, health: str
+    app: Sequence[str], directory: Path, count: int, environment: Mapping[str, str], *, health: str
 ) -> Iterator[Processes]:
     """One a port, so that each gets its share; a shared port would leave that to the kernel, and to chance."""
     with ExitStack() as stack:
         ports, pids = [free_port() for _ in range(count)], []
         for port in ports:
-            command = [sys.executable, "-m", "uvicorn", app, "--factory", "--port", str(port), "--no-access-log"]
+            command = [sys.executable, "-m", "uvicorn", *app, "--factory", "--port", str(port), "--no-access-log"]
             process = stack.enter_context(_running(command, directory / f"uvicorn-{port}.log", environment))
             pids.append(process.pid)
         processes = Processes(ports, pids)
         for url in processes.urls(health):
-            wait_until(lambda url=url: _answers_http(url), f"{app} answers")  # type: ignore[misc]
+            wait_until(lambda url=url: _answers_http(url), f"{app[0]} answers")  # type: ignore[misc]
         yield processes
 
 

@@ -31,7 +31,8 @@ async def _steady(
     ports: Sequence[int], paths: Sequence[str], headers: Mapping[str, str], per_second: float, seconds: float
 ) -> Steady:
     lines = "".join(f"{name}: {value}\r\n" for name, value in {"Host": "127.0.0.1", **headers}.items())
-    idle: asyncio.LifoQueue[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = asyncio.LifoQueue()
+    # In turn, so that none idles for as long as a server keeps it open.
+    idle: asyncio.Queue[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = asyncio.Queue()
     for port in ports:
         for _ in range(CONNECTIONS):
             idle.put_nowait(await asyncio.open_connection("127.0.0.1", port))

@@ -32,7 +32,7 @@ class Files:
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-@pytest.fixture(params=["h11", "httptools"])
+@pytest.fixture(params=["h11", "httptools", "api.protocol:Impatient"])
 def protocol(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

@@ -72,6 +72,22 @@ class TestAHead:
             assert connection.answer().status == 400
             assert connection.is_ended()
 
+    def test_that_grows_without_end_is_refused(self, port: int) -> None:
+        for beginning in (b"GET /", b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\nX: "):
+            with connected(port) as connection:
+                connection.socket.sendall(beginning)
+                with suppress(ConnectionResetError, BrokenPipeError):
+                    while True:
+                        connection.socket.sendall(b"a" * 4096)
+
+    def test_of_a_second_request_that_grows_while_the_first_is_answered_is_refused(self, port: int) -> None:
+        with connected(port) as connection:
+            connection.send("GET /v1/projects/default/events HTTP/1.1", "Host: 127.0.0.1")
+            assert b" 200 " in connection.socket.recv(1 << 16)  # and it goes on for as long as somebody listens
+            with suppress(ConnectionResetError, BrokenPipeError):
+                while True:
+                    connection.socket.sendall(b"GET /" + b"a" * 4096)
+
     def test_with_two_lengths_is_refused(self, port: int) -> None:
         """Or a proxy could take the end of one request for the beginning of another."""
         for second in ("Content-Length: 5", "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked"):
