@@ -23,7 +23,7 @@ class Joined(Turns[Wish], Generic[Wish, Done]):
     """``do``: in one transaction, what was done of each wish, or the exception that its own gets; those that it leaves
     out are done alone, as are all if it raises. ``after``: of what is committed, before anybody hears of it."""
 
-    pause_seconds = 0.01  # as long as a commit takes on a good disk: so that the next one is of more
+    pause_of_one_seconds, pause_seconds = 0.0004, 0.01  # as a commit takes on a good disk: the next one is of more
 
     def __init__(
         self,

@@ -12,13 +12,14 @@ from typing import Any, Generic, TypeVar
 
 Key = TypeVar("Key")
 
-PAUSE_OF_ONE_SECONDS = 0.0004  # for each that was asked: the more there are, the more are worth waiting for
-
 
 class Turns(Generic[Key]):
     """Of one event loop."""
 
-    pause_seconds: float  # at most, between a turn in which there were several and the next one
+    # Between a turn in which there were several and the next one: for each of them, and at most. The more there are, the
+    # more are worth waiting for.
+    pause_of_one_seconds: float
+    pause_seconds: float
 
     def __init__(self, name: str) -> None:
         self._asked: dict[Key, list[asyncio.Future[Any]]] = {}  # of each who asks: who hangs up ends its own alone
@@ -62,7 +63,7 @@ class Turns(Generic[Key]):
                     for future in futures:
                         _settle(future, outcomes[key])
                 if len(asked) > 1:
-                    await asyncio.sleep(min(self.pause_seconds, len(asked) * PAUSE_OF_ONE_SECONDS))
+                    await asyncio.sleep(min(self.pause_seconds, len(asked) * self.pause_of_one_seconds))
         finally:
             self._task = None
             await loop.run_in_executor(self._thread, self._rest)
