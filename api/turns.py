@@ -16,8 +16,8 @@ Key = TypeVar("Key")
 class Turns(Generic[Key]):
     """Of one event loop."""
 
-    # Between a turn in which there were several and the next one: for each of them, and at most. The more there are, the
-    # more are worth waiting for.
+    # Between a turn in which there were several and the next one: for each of them, and at most. The more there are,
+    # the more are worth waiting for.
     pause_of_one_seconds: float
     pause_seconds: float
 
