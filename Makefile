@@ -12,7 +12,7 @@ MUTMUT := PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH="$(CURDIR)/build/mutants/cli
 DISTRIBUTIONS := pyproject.toml client/pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test lint types format bench faults load coverage mutants docs openapi catalog lock audit clean
+.PHONY: help demo up test unit lint types format bench faults load coverage mutants docs openapi catalog lock audit clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
@@ -26,6 +26,9 @@ up: $(VENV)/embedded  ## Run the whole service on this machine until Ctrl-C
 test: $(VENV)/dev  ## Run all tests, against real PostgreSQL, Redis, RabbitMQ and S3 servers, in a real browser
 	@tests/need.sh
 	$(BIN)/python -m pytest --numprocesses=auto --dist=loadfile --no-loadscope-reorder
+
+unit: $(VENV)/dev  ## Run the tests of core that need no server and do not take long: a minute
+	$(BIN)/python -m pytest --quiet --numprocesses=auto --dist=loadfile tests/core -m "not long"
 
 lint: $(VENV)/dev  ## Check style, formatting and the layers' imports
 	$(BIN)/ruff check --no-cache .  # the cache does not notice that a module has moved

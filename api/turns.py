@@ -74,5 +74,6 @@ def _settle(future: asyncio.Future[Any], outcome: object) -> None:
         return
     if isinstance(outcome, Exception):
         future.set_exception(outcome)
+        future.exception()  # whoever asked may hang up before it hears of it, and nobody else is to
     else:
         future.set_result(outcome)

@@ -21,6 +21,7 @@ from core.search import reach
 from core.shapes import LayerShape, ModelShape
 from vitpress import artifact
 
+pytestmark = pytest.mark.long
 IMAGES = 24
 ENTRIES = [catalog.get(name) for name in catalog.names() if not name.startswith(SAMPLE)]
 ARCHITECTURES = {entry.architecture: entry for entry in ENTRIES}

@@ -23,6 +23,7 @@ from core.recipe import (
 
 Batches = list[tuple[Tensor, Tensor]]
 
+pytestmark = pytest.mark.long
 FINETUNE = Finetune(steps=9, batch_size=16, checkpoint_seconds=1e-9)
 FISHER = FisherRecipe(target_ratio=0.5, calibration_images=64, finetune=FINETUNE)
 BASELINE = SvdMagnitudeRecipe(target_ratio=0.4, calibration_images=64, finetune=FINETUNE)

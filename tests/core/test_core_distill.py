@@ -18,6 +18,7 @@ from core.recipe import Finetune
 
 Batches = list[tuple[Tensor, Tensor]]
 
+pytestmark = pytest.mark.long
 SHORT = Finetune(epochs=6, batch_size=32)
 
 

@@ -27,6 +27,8 @@ Batches = list[tuple[Tensor, Tensor]]
 
 ALL: tuple[ExportFormat, ...] = ("onnx", "onnx-int8", "torch-export")
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(autouse=True)
 def _short_latency(monkeypatch: pytest.MonkeyPatch) -> None:

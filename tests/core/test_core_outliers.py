@@ -20,6 +20,7 @@ from core.recipe import FisherRecipe
 
 Plant = Callable[[nn.Module], nn.Module]
 
+pytestmark = pytest.mark.long
 PLANTS: dict[str, Plant] = {
     "channels": lambda model: in_channels(model, [3, 17]),
     "tokens": lambda model: in_tokens(model, [2, 7]),

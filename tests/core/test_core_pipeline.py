@@ -21,6 +21,7 @@ from examples import CONFIG
 
 Batches = list[tuple[Tensor, Tensor]]
 
+pytestmark = pytest.mark.long
 FISHER = FisherRecipe(target_ratio=0.5, calibration_images=64)
 
 

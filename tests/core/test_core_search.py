@@ -21,6 +21,7 @@ from examples import REPORT
 
 Batches = list[tuple[Tensor, Tensor]]
 
+pytestmark = pytest.mark.long
 SWEEP = FisherRecipe(target_ratios=(0.2, 0.4, 0.6), calibration_images=64)
 
 
