@@ -23,33 +23,29 @@ class Impatient(HttpToolsProtocol):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._deadline: asyncio.TimerHandle | None = None
-        self._messages = 0  # whose bodies have ended
         self._is_in_head = True  # what comes next is of a head
-        self._head_bytes = 0  # of one that has come in several pieces, without the first if another message ended in it
+        self._head_bytes = 0  # since the message before ended, but for what came with its end
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         super().connection_made(cast(asyncio.Transport, Corked(transport, self.loop)))
         self._await(HEAD_SECONDS)
 
     def data_received(self, data: bytes) -> None:
-        was_in_head, messages = self._is_in_head, self._messages
+        self._head_bytes += len(data)
         super().data_received(data)
-        if was_in_head and self._is_in_head and messages == self._messages and not self.transport.is_closing():
-            self._head_bytes += len(data)
-            if self._head_bytes > HEAD_BYTES:
-                self.send_400_response("The request's head is too large.")
+        if self._is_in_head and self._head_bytes > HEAD_BYTES and not self.transport.is_closing():
+            self.send_400_response("The request's head is too large.")
 
     def on_headers_complete(self) -> None:
         if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > HEAD_BYTES:
             raise ValueError("the head is too large")  # which is answered as what is malformed
-        self._is_in_head, self._head_bytes = False, 0
+        self._is_in_head = False
         self._await(None)
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
-        self._is_in_head = True
-        self._messages += 1
+        self._is_in_head, self._head_bytes = True, 0
         if self.cycle is not None and self.cycle.response_complete:
             self._await(HEAD_SECONDS)
 

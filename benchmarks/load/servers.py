@@ -17,6 +17,7 @@ from pathlib import Path
 import psycopg
 
 from benchmarks.memory import resident_bytes
+from worker.stack import SERVING
 
 START_SECONDS = 60
 USER = "nobody"  # of servers that refuse to run as root
@@ -100,15 +101,14 @@ class Processes:
 @contextmanager
 def api(directory: Path, count: int, environment: Mapping[str, str]) -> Iterator[Processes]:
     """As it is deployed."""
-    command = ("api.serve:app", "--http", "api.protocol:Impatient")
-    with _uvicorns(command, directory, count, environment, health="/healthz") as processes:
+    with _uvicorns(("api.serve:app", *SERVING), directory, count, environment, health="/healthz") as processes:
         yield processes
 
 
 @contextmanager
 def bare(directory: Path, count: int) -> Iterator[Processes]:
     """The application of ``benchmarks.load.bare``: a handler that does nothing."""
-    with _uvicorns(("benchmarks.load.bare:app",), directory, count, {}, health="/v1/jobs/any") as processes:
+    with _uvicorns(("benchmarks.load.bare:app", "--factory"), directory, count, {}, health="/v1/jobs/any") as processes:
         yield processes
 
 
@@ -149,7 +149,7 @@ def _uvicorns(
     with ExitStack() as stack:
         ports, pids = [free_port() for _ in range(count)], []
         for port in ports:
-            command = [sys.executable, "-m", "uvicorn", *app, "--factory", "--port", str(port), "--no-access-log"]
+            command = [sys.executable, "-m", "uvicorn", *app, "--port", str(port), "--no-access-log"]
             process = stack.enter_context(_running(command, directory / f"uvicorn-{port}.log", environment))
             pids.append(process.pid)
         processes = Processes(ports, pids)
