@@ -18,7 +18,7 @@ from store.idempotency import Answer, Asked
 from store.jobs import NewJob
 from store.queue import ring
 from store.settings import Settings
-from store.tables import Queue
+from store.states import Queue
 from store.values import Identity, JobView, Place
 
 BELLS = 4  # at most, of what is accepted together: whoever hears one takes jobs until none waits

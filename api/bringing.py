@@ -15,7 +15,7 @@ from store.blobs import Stored
 from store.errors import DatasetExistsError, ModelExistsError
 from store.queue import ring
 from store.session import transaction
-from store.tables import JobKind
+from store.states import JobKind
 from store.values import Identity
 
 

@@ -31,7 +31,7 @@ from store.errors import (
 )
 from store.session import transaction
 from store.settings import Settings
-from store.tables import CheckState, JobKind
+from store.states import CheckState, JobKind
 
 Name = Annotated[str, PathParameter(description="As jobs name it: `own:shoes`", max_length=200)]
 

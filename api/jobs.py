@@ -18,7 +18,7 @@ from core.report import AnyReport
 from store import changes, jobs
 from store.errors import JobFinishedError, JobNotFinishedError, JobNotFoundError, PreconditionFailedError
 from store.session import transaction
-from store.tables import JobState, Queue
+from store.states import JobState, Queue
 from store.values import JobView
 from vitpress.plan import Plan
 

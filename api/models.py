@@ -22,7 +22,7 @@ from store.columns import uuid7
 from store.errors import ModelExistsError, ModelInUseError
 from store.own_models import ModelView, Wanted
 from store.session import transaction
-from store.tables import CheckState, JobKind
+from store.states import CheckState, JobKind
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 

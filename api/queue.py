@@ -12,7 +12,7 @@ from api.schemas_queue import QueueJob, QueueShare, QueueState, QueueTotals
 from store import forecast, line, owners
 from store.session import transaction
 from store.settings import Settings
-from store.tables import JobState, Queue
+from store.states import JobState, Queue
 
 MISSED_BEATS = 3  # after which a worker counts for nothing
 

@@ -10,7 +10,7 @@ from core import catalog
 from core.progress import Stage
 from core.recipe import Recipe
 from core.report import Constraint
-from store.tables import EventKind, JobState
+from store.states import EventKind, JobState
 from vitpress.plan import Plan
 
 # PostgreSQL's text cannot hold NUL, and no control character belongs into a name.

@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field, StringConstraints, model_validator
 from api.schemas import JobError, RequestBody, ResponseBody
 from api.schemas_identity import Slug
 from core.dataset_report import DatasetReport
-from store.tables import CheckState
+from store.states import CheckState
 
 _ID = "0199f0c2-5d31-7c8e-b7a4-2f6d1c0e9a57"
 _DATASET: dict[str, Any] = {

@@ -9,7 +9,7 @@ from api.schemas import JobError, NextCursor, RequestBody, ResponseBody, Text
 from api.schemas_identity import Slug
 from core.architectures import Arguments, InputChanges
 from core.shapes import ModelShape
-from store.tables import CheckState
+from store.states import CheckState
 
 _ID = "0199f0c2-5d31-7c8e-b7a4-2f6d1c0e9a57"
 _UPLOADED: dict[str, Any] = {

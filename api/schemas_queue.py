@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field
 
 from api.schemas import ResponseBody
-from store.tables import JobState, Queue
+from store.states import JobState, Queue
 from store.values import WaitingFor
 
 _JOB: dict[str, Any] = {

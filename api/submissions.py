@@ -40,7 +40,7 @@ from store.idempotency import Answer
 from store.jobs import NewJob
 from store.queue import ring
 from store.session import transaction
-from store.tables import Queue
+from store.states import Queue
 from store.values import Identity, JobView, Place
 
 POLL_AFTER_SECONDS = "2"  # the shortest jobs take tens of seconds

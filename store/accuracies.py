@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from store.tables import Job, JobKind, JobState
+from store.states import JobKind, JobState
+from store.tables import Job
 
 LATEST = 500  # jobs that are looked at
 _TOP1 = ("before", "accuracy", "top1", "value")

@@ -14,7 +14,8 @@ from store import line
 from store.errors import LeaseLostError
 from store.jobs import column
 from store.session import now, one_at_a_time
-from store.tables import Artifact, EventKind, Job, JobState, Owner, Queue, Worker
+from store.states import EventKind, JobState, Queue
+from store.tables import Artifact, Job, Owner, Worker
 from store.transitions import NO_STAGE, end_attempts, fence, literal_state, state_of, unleased, write
 from store.values import ArtifactView, CheckpointFile, Claim, Fitness, JobError, Lease
 from vitpress.plan import Plan

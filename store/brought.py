@@ -7,7 +7,8 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from core.errors import VitpressError
 from store import trash
-from store.tables import UNFINISHED, Job, OwnDataset, OwnModel
+from store.states import UNFINISHED
+from store.tables import Job, OwnDataset, OwnModel
 from store.values import JobError
 
 SCHEME = "own:"

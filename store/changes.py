@@ -9,7 +9,8 @@ from sqlalchemy.orm import Session
 from store import jobs, trash
 from store.errors import JobNotFinishedError, JobNotFoundError, JobNotRetriableError
 from store.session import now
-from store.tables import ENDED, Job, JobState
+from store.states import ENDED, JobState
+from store.tables import Job
 from store.transitions import NO_STAGE, write
 from store.values import JobView
 

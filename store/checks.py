@@ -8,7 +8,8 @@ from sqlalchemy.orm import Session
 from store import subjects
 from store.errors import LeaseLostError
 from store.session import now
-from store.tables import EventKind, Job, JobKind, JobState, Queue
+from store.states import EventKind, JobKind, JobState, Queue
+from store.tables import Job
 from store.transitions import fence, log, unleased, write
 from store.values import Claim, JobError, Place
 

@@ -18,7 +18,8 @@ from store.blobs import Stored
 from store.brought import SCHEME
 from store.errors import DatasetExistsError, DatasetInUseError, DirectoryNotAllowedError
 from store.session import now
-from store.tables import CheckState, Job, OwnDataset
+from store.states import CheckState
+from store.tables import Job, OwnDataset
 from store.values import JobError
 
 

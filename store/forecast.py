@@ -21,7 +21,8 @@ from core.recipe import GOALS
 from store import line, workers
 from store.brought import SCHEME
 from store.session import now
-from store.tables import Job, JobKind, JobState, Owner, Queue
+from store.states import JobKind, JobState, Queue
+from store.tables import Job, Owner
 from store.values import QueuedJob, WaitingFor, WorkerView
 from store.workers import lacks
 

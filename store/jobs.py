@@ -23,7 +23,8 @@ from store.errors import (
     JobNotFoundError,
 )
 from store.session import is_any, now
-from store.tables import Artifact, Event, EventKind, Job, JobKind, JobState, Owner, Queue
+from store.states import EventKind, JobKind, JobState, Queue
+from store.tables import Artifact, Event, Job, Owner
 from store.transitions import literal_state, log, write
 from store.values import ArtifactView, EventView, JobView, Page, Place
 from vitpress.plan import Plan

@@ -28,7 +28,8 @@ from sqlalchemy import (
 from sqlalchemy.orm import Session, aliased
 
 from store.session import is_any
-from store.tables import Job, JobState, Owner, Queue
+from store.states import JobState, Queue
+from store.tables import Job, Owner
 from store.values import Fitness
 
 HELD = (JobState.RUNNING, JobState.CANCELLING)  # an attempt is at work

@@ -17,7 +17,8 @@ from core.recipe import recipe_adapter
 from core.report import Constraint
 from store import forecast, line
 from store.session import is_any
-from store.tables import Job, JobKind, JobState, Project
+from store.states import JobKind, JobState
+from store.tables import Job, Project
 from store.values import JobError, JobView
 
 _SHOWN = (

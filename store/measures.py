@@ -14,7 +14,8 @@ from sqlalchemy.orm import Session
 
 from store import workers
 from store.session import now
-from store.tables import ENDED, UNFINISHED, Delivery, Job, JobState, Queue
+from store.states import ENDED, UNFINISHED, JobState, Queue
+from store.tables import Delivery, Job
 from store.values import WorkerView
 
 WINDOW = timedelta(hours=1)

@@ -17,7 +17,8 @@ from sqlalchemy.orm import Session
 
 from store.columns import uuid7
 from store.session import now
-from store.tables import Delivery, Job, JobKind, JobState, Project, Webhook
+from store.states import JobKind, JobState
+from store.tables import Delivery, Job, Project, Webhook
 
 BACKOFF = tuple(
     timedelta(seconds=seconds) for seconds in (5, 30, 120, 600, 3600, 6 * 3600)

@@ -17,7 +17,8 @@ from store.blobs import Stored
 from store.brought import SCHEME
 from store.errors import ModelExistsError, ModelInUseError, ModelNotReadyError
 from store.session import now
-from store.tables import CheckState, Job, OwnModel
+from store.states import CheckState
+from store.tables import Job, OwnModel
 from store.values import JobError
 from vitpress.artifact import WEIGHTS, ModelConfig
 

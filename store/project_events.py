@@ -14,7 +14,8 @@ from typing import Self
 from sqlalchemy import BigInteger, Text, cast, func, literal, select, tuple_
 from sqlalchemy.orm import Session
 
-from store.tables import Event, Job, JobKind
+from store.states import JobKind
+from store.tables import Event, Job
 from store.values import EventView
 
 _LAST = 2**63 - 1

@@ -11,7 +11,7 @@ from kombu.exceptions import OperationalError
 
 from store.settings import Settings
 from store.shared import made_once
-from store.tables import Queue
+from store.states import Queue
 
 WORK = "vitpress.work"  # the one task: claim the next job and see it through
 

@@ -6,7 +6,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from store import line, storage
-from store.tables import JobState, Owner, Queue
+from store.states import JobState, Queue
+from store.tables import Owner
 from store.values import Limits
 
 

@@ -9,7 +9,8 @@ from sqlalchemy.orm import Session
 from store import outbox
 from store.brought import SCHEME
 from store.outbox import Signal
-from store.tables import CheckState, Job, JobKind, JobState, OwnDataset, OwnModel
+from store.states import CheckState, JobKind, JobState
+from store.tables import Job, OwnDataset, OwnModel
 from store.values import JobError
 
 _TABLES: dict[JobKind, type[OwnModel] | type[OwnDataset]] = {

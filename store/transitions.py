@@ -1,7 +1,7 @@
 """How a job's row is written: one guarded UPDATE, and in the same transaction one event for every row that it hit, and
 what webhooks are told of it.
 
-``store.tables.JobState`` documents the machine; ``store.jobs``, ``changes``, ``attempts``, ``checks`` and ``upkeep``
+``store.states.JobState`` documents the machine; ``store.jobs``, ``changes``, ``attempts``, ``checks`` and ``upkeep``
 are its moves, and nobody else writes ``jobs.state``. Every move names the state that it leaves in its WHERE; those of
 an attempt name its lease token too (the fence), so that a worker which was paused, cut off or presumed dead writes
 nothing when it wakes. No function commits.
@@ -30,7 +30,8 @@ from sqlalchemy.orm import Session
 
 from store import outbox, subjects, trash
 from store.session import now
-from store.tables import Base, Event, EventKind, Job, JobState
+from store.states import EventKind, JobState
+from store.tables import Base, Event, Job
 from store.values import Claim, JobError
 
 _WRITTEN = (

@@ -8,7 +8,8 @@ from sqlalchemy.orm import Session, aliased
 
 from store import trash
 from store.session import now
-from store.tables import ENDED, Artifact, Job, JobState
+from store.states import ENDED, JobState
+from store.tables import Artifact, Job
 from store.transitions import end_attempts, locked
 from store.values import Doorbell, JobError
 

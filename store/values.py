@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from core.progress import Stage
 from core.recipe import AnyRecipe
 from core.report import Constraint
-from store.tables import EventKind, JobKind, JobState, Queue
+from store.states import EventKind, JobKind, JobState, Queue
 
 T = TypeVar("T")
 

@@ -9,7 +9,8 @@ from sqlalchemy.orm import Session
 from store.errors import WorkerNotFoundError
 from store.line import HELD
 from store.session import now
-from store.tables import Job, JobState, Queue, Worker
+from store.states import JobState, Queue
+from store.tables import Job, Worker
 from store.values import Fitness, WaitingFor, WorkerView
 
 FORGOTTEN = timedelta(days=1)

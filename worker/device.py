@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from store.settings import Settings
-from store.tables import Queue
+from store.states import Queue
 
 ASKING_SECONDS = 10  # a driver that hangs must not keep the worker from its sweeps
 CGROUP = Path("/sys/fs/cgroup")

@@ -24,7 +24,7 @@ from store.errors import BlobStoreError, LeaseLostError
 from store.local_blobs import FULL
 from store.session import DATABASE_UNREACHABLE, engine, transaction
 from store.settings import Settings, get_settings
-from store.tables import JobKind
+from store.states import JobKind
 from store.values import ArtifactView, Claim, JobError, JobView
 from worker import checking, dataset_source, lifeline, model_checking, model_source, spans
 from worker.checkpoints import BlobCheckpoints

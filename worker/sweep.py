@@ -20,7 +20,7 @@ from store import attempts, idempotency, queue, sessions, trash, upkeep, uploads
 from store.blobs import Blobs
 from store.session import transaction
 from store.settings import Settings
-from store.tables import Queue
+from store.states import Queue
 from store.values import Fitness
 from worker import checkpoints, scratch
 from worker.device import Device, memory_used

@@ -20,7 +20,7 @@ from core.recipe import AnyRecipe
 from core.report import Measured, Proportion, folder
 from store import jobs
 from store.session import transaction
-from store.tables import JobState
+from store.states import JobState
 from store.values import JobView
 
 By = Literal["parameters", "macs", "latency"]

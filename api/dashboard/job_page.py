@@ -22,7 +22,7 @@ from core.report import Report
 from store import changes, forecast, jobs
 from store.queue import ring
 from store.session import transaction
-from store.tables import EventKind
+from store.states import EventKind
 from store.values import ArtifactView, EventView, JobView
 
 LOG_LINES = 200  # the last ones of those that are no mere progress

@@ -18,7 +18,7 @@ from api.resources import Found
 from api.schemas import LABEL_WANTED
 from store import forecast, jobs
 from store.session import transaction
-from store.tables import JobState
+from store.states import JobState
 
 ON_A_PAGE = 25
 # Of the visitor's jobs in the queue, those whose ends are estimated: more than a page shows.

@@ -13,7 +13,7 @@ from store import accuracies, own_models
 from store.accuracies import Accuracy
 from store.brought import SCHEME
 from store.session import transaction
-from store.tables import CheckState
+from store.states import CheckState
 from store.values import Identity
 
 AT_ONCE = 40  # more than fit on a screen: whoever looks further types another word

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from api.schemas import Job, JobLinks, JobRequest
 from core.recipe import FisherRecipe
 from core.report import Constraint
-from store.tables import JobState
+from store.states import JobState
 
 JOB = Job(
     id="018bcfe5-6800-7000-8000-000000000000", project="default", name=None, labels={"team": "vision"}, notes=None,

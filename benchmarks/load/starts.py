@@ -15,7 +15,8 @@ from benchmarks.load.ground import Ground
 from benchmarks.load.servers import wait_until
 from benchmarks.load.submissions import BODY
 from store.session import transaction
-from store.tables import Job, JobState, Worker
+from store.states import JobState
+from store.tables import Job, Worker
 
 GOAL_P50_MS = 100
 PATIENCE_SECONDS = 120

@@ -8,7 +8,8 @@ from statistics import quantiles
 from benchmarks.load import rows, servers
 from benchmarks.load.ground import Ground
 from store.session import now, transaction
-from store.tables import EventKind, Job
+from store.states import EventKind
+from store.tables import Job
 from store.transitions import write
 
 JOBS = 50

@@ -20,7 +20,8 @@ from hands import PLAN_ALONE, Worker
 from store import keys
 from store.session import now, transaction
 from store.settings import Settings
-from store.tables import CheckState, Delivery, OwnDataset, OwnModel, Upload, Webhook
+from store.states import CheckState
+from store.tables import Delivery, OwnDataset, OwnModel, Upload, Webhook
 from store.values import Scope
 from team import Team
 

@@ -13,7 +13,7 @@ from store import webhooks, workers
 from store.outbox import Signal
 from store.owners import LOCAL
 from store.session import transaction
-from store.tables import Queue
+from store.states import Queue
 from store.values import Fitness, Scope
 from team import Team
 

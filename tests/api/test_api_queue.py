@@ -13,7 +13,7 @@ from serving import local_client
 from steps import LEASE, Steps
 from store import attempts, keys, owners, workers
 from store.settings import Settings
-from store.tables import Queue
+from store.states import Queue
 from store.values import Fitness, Limits, Place, Scope
 
 Submission = Callable[..., dict[str, Any]]

@@ -9,7 +9,7 @@ from steps import WORKER
 from store import workers
 from store.session import engine, transaction
 from store.settings import Settings
-from store.tables import Queue
+from store.states import Queue
 from store.values import Fitness, Scope
 from team import Team
 

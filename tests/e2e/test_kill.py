@@ -21,7 +21,7 @@ from steps import Steps
 from store import jobs, queue, workers
 from store.blobs import Blobs
 from store.settings import Settings
-from store.tables import JobState, Queue
+from store.states import JobState, Queue
 from store.values import JobView
 from vitpress import artifact
 

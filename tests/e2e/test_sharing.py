@@ -22,7 +22,8 @@ from serving import serving
 from steps import Steps
 from store import keys, owners, workers
 from store.settings import Settings
-from store.tables import Job, JobState
+from store.states import JobState
+from store.tables import Job
 from store.values import Limits, Scope
 
 SECONDS = 120

@@ -16,7 +16,7 @@ from history import Past
 from house import House
 
 import processes
-from store.tables import EventKind, JobState
+from store.states import EventKind, JobState
 
 KINDS = {"worker": 6, "runner": 3, "stop": 1}  # how often each is chosen: SIGKILL, SIGKILL, SIGTERM
 

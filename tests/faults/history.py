@@ -1,6 +1,6 @@
 """What jobs went through, read back from the event log, and judged: was anything lost, or done twice?
 
-The judge knows the rules from what ``store.tables.JobState`` says, and shares no code with what writes the log.
+The judge knows the rules from what ``store.states.JobState`` says, and shares no code with what writes the log.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -10,7 +10,8 @@ from datetime import datetime
 from sqlalchemy import Engine, select
 
 from store.session import transaction
-from store.tables import Artifact, Event, EventKind, Job, JobKind, JobState
+from store.states import EventKind, JobKind, JobState
+from store.tables import Artifact, Event, Job
 
 Move = tuple[JobState, JobState]
 

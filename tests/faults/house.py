@@ -25,7 +25,8 @@ from examples import SMALL_JOB
 from migrations.upgrade import upgrade
 from store.session import engine, transaction
 from store.settings import Settings
-from store.tables import Job, JobState, OwnDataset
+from store.states import JobState
+from store.tables import Job, OwnDataset
 
 SECONDS = 120  # for whatever is waited for, on a busy machine
 SHORT = {

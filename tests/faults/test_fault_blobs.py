@@ -22,7 +22,7 @@ from steps import at_once
 from store.blobs import Blobs
 from store.errors import BlobStoreFullError
 from store.settings import Settings
-from store.tables import JobState
+from store.states import JobState
 from vitpress import Client
 from vitpress.errors import ApiError
 from vitpress.transport import Retries

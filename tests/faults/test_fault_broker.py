@@ -24,7 +24,8 @@ import services
 from steps import Steps
 from store import queue, workers
 from store.settings import Settings
-from store.tables import Job, JobState, Queue
+from store.states import JobState, Queue
+from store.tables import Job
 
 ACCEPTED_SECONDS = 10  # what is promised is two; a busy machine is given more
 PAUSE_SECONDS = 30  # of the long form

@@ -6,7 +6,7 @@ import pytest
 from crew import Death, cost, quantile
 from history import Moment, Past
 
-from store.tables import EventKind, JobKind, JobState
+from store.states import EventKind, JobKind, JobState
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 

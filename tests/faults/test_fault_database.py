@@ -27,7 +27,8 @@ from migrations.upgrade import upgrade
 from serving import serving
 from store.session import engine, transaction
 from store.settings import Settings
-from store.tables import Event, Job, JobState
+from store.states import JobState
+from store.tables import Event, Job
 
 NO_BROKER = "redis://127.0.0.1:1/0"
 

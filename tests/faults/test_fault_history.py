@@ -11,7 +11,7 @@ from core.progress import Progress, Stage
 from examples import PLAN, REPORT
 from steps import Steps
 from store import attempts, jobs
-from store.tables import EventKind, JobKind, JobState
+from store.states import EventKind, JobKind, JobState
 from store.values import ArtifactView, JobError
 
 QUEUED, RUNNING, CANCELLING = JobState.QUEUED, JobState.RUNNING, JobState.CANCELLING

@@ -28,7 +28,8 @@ from steps import Steps
 from store import jobs, workers
 from store.session import engine, one_at_a_time, transaction
 from store.settings import Settings
-from store.tables import Job, JobState, Queue
+from store.states import JobState, Queue
+from store.tables import Job
 
 # Nobody is to be taken for dead because the machine is busy, or the line was for a while.
 PATIENT = {"VITPRESS_LEASE_SECONDS": "90", "VITPRESS_HEARTBEAT_SECONDS": "1"}

@@ -19,7 +19,7 @@ from steps import Steps
 from store import jobs
 from store.blobs import Blobs
 from store.settings import Settings
-from store.tables import JobState
+from store.states import JobState
 from store.values import EventView
 from vitpress.artifact import ModelConfig
 

@@ -25,7 +25,7 @@ from steps import Steps
 from store import jobs
 from store.blobs import Blobs
 from store.settings import Settings
-from store.tables import EventKind, JobState
+from store.states import EventKind, JobState
 
 # Goes through all stages.
 TUNED = {"recipe": SMALL_JOB["recipe"] | {"finetune": {"steps": 30, "batch_size": 16, "patience": None}}}

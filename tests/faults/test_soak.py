@@ -23,7 +23,8 @@ import processes
 import services
 from store.checks import PRIORITY  # so that what comes back to the queue is next, whatever it is
 from store.session import transaction
-from store.tables import Artifact, Job, JobState, Trash
+from store.states import JobState
+from store.tables import Artifact, Job, Trash
 
 SEED = 17
 CANCEL_EVERY = 18

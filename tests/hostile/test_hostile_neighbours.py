@@ -12,7 +12,8 @@ from sqlalchemy import Engine, event
 from hands import DATASET, MODEL, Worker
 from store.session import now, transaction
 from store.settings import Settings
-from store.tables import CheckState, OwnDataset, OwnModel, Upload
+from store.states import CheckState
+from store.tables import OwnDataset, OwnModel, Upload
 from team import Team
 
 RECIPE = {"target_ratio": 0.5}

@@ -9,7 +9,7 @@ import processes
 import services
 from examples import SMALL_JOB
 from samples.running import Running
-from store.tables import JobState
+from store.states import JobState
 from store.values import Scope
 
 SECONDS = 180  # for whatever is waited for, on a busy machine

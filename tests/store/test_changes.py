@@ -11,7 +11,8 @@ from store import attempts, changes, jobs, storage, trash, upkeep
 from store.errors import DailyLimitError, JobNotFinishedError, JobNotFoundError, JobNotRetriableError, StorageQuotaError
 from store.owners import create, set_limits
 from store.session import transaction
-from store.tables import LOCAL_ID, Job, JobState, OwnDataset, OwnModel, Upload
+from store.states import JobState
+from store.tables import LOCAL_ID, Job, OwnDataset, OwnModel, Upload
 from store.values import ArtifactView, CheckpointFile, Claim, JobError, JobView, Limits
 
 NOW = timedelta(0)

@@ -12,7 +12,7 @@ from store import attempts, jobs, upkeep
 from store.columns import uuid7
 from store.errors import LeaseLostError
 from store.session import transaction
-from store.tables import JobState, Queue
+from store.states import JobState, Queue
 from store.values import Claim, Doorbell, JobError, Lease
 
 

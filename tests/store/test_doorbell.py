@@ -14,7 +14,7 @@ import services
 from proxy import Proxy
 from store import queue
 from store.settings import Settings
-from store.tables import Queue
+from store.states import Queue
 
 
 @pytest.fixture(params=["redis", "valkey", "rabbitmq"])

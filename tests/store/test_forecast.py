@@ -7,7 +7,8 @@ from steps import LEASE, Steps
 from store import attempts, forecast, owners, workers
 from store.forecast import NEVER, Line, Slot, Waiting, play_out
 from store.line import LONG_AGO
-from store.tables import LOCAL_ID, JobState, Queue
+from store.states import JobState, Queue
+from store.tables import LOCAL_ID
 from store.values import Fitness, Limits, QueuedJob, WaitingFor, WorkerView
 
 MINUTE = timedelta(minutes=1)

@@ -10,7 +10,8 @@ from examples import PLAN, RECIPE, REPORT, SWEEP_RECIPE, SWEEP_REPORT
 from steps import LEASE, Steps
 from store import attempts, jobs, upkeep
 from store.errors import JobFinishedError, JobNotFoundError, LeaseLostError
-from store.tables import LOCAL_ID, EventKind, JobState, Queue
+from store.states import EventKind, JobState, Queue
+from store.tables import LOCAL_ID
 from store.values import ArtifactView, CheckpointFile, Claim, JobError, Lease
 
 CRASH = JobError("killed", "the runner was killed by SIGKILL")

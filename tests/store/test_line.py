@@ -15,7 +15,8 @@ from store.columns import uuid7
 from store.errors import DailyLimitError
 from store.owners import LOCAL
 from store.session import transaction
-from store.tables import Job, JobKind, Owner, Queue
+from store.states import JobKind, Queue
+from store.tables import Job, Owner
 from store.values import Claim, Fitness, JobError, JobView, Limits, Place
 
 EVERYTHING = (Queue.CPU, Queue.GPU)

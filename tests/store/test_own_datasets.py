@@ -9,7 +9,7 @@ from store.blobs import Stored
 from store.columns import uuid7
 from store.errors import DatasetExistsError, DatasetInUseError, DirectoryNotAllowedError, LeaseLostError
 from store.owners import LOCAL
-from store.tables import CheckState, JobKind, JobState
+from store.states import CheckState, JobKind, JobState
 from store.values import JobError
 
 NAME = "own:shoes"

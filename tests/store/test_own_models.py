@@ -10,7 +10,7 @@ from store.columns import uuid7
 from store.errors import ModelExistsError, ModelInUseError, ModelNotReadyError
 from store.own_models import Wanted
 from store.owners import LOCAL
-from store.tables import CheckState, JobKind
+from store.states import CheckState, JobKind
 from store.values import JobError
 
 NAME = "own:shoes"

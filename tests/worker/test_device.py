@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from store.settings import Settings
-from store.tables import Queue
+from store.states import Queue
 from worker import device
 from worker.device import Device
 

@@ -6,7 +6,8 @@ from sqlalchemy import Engine, update
 from store import workers
 from store.session import now, transaction
 from store.settings import Settings
-from store.tables import Queue, Worker
+from store.states import Queue
+from store.tables import Worker
 from worker.health import is_alive
 
 SETTINGS = Settings(sweep_seconds=7)

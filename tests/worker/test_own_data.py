@@ -18,7 +18,8 @@ from store.blobs import Blobs
 from store.columns import uuid7
 from store.owners import LOCAL
 from store.settings import Settings
-from store.tables import CheckState, Job, JobKind, JobState
+from store.states import CheckState, JobKind, JobState
+from store.tables import Job
 from worker import checking, dataset_source, runner
 
 SHAPES = ((28, 28), (20, 31))

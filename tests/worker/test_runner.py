@@ -19,7 +19,7 @@ from store.columns import uuid7
 from store.errors import BlobNotFoundError, BlobStoreError, LeaseLostError
 from store.session import engine as open_engine
 from store.settings import Settings
-from store.tables import EventKind, JobKind, JobState
+from store.states import EventKind, JobKind, JobState
 from store.values import Claim, JobError
 from worker import runner
 

@@ -6,7 +6,7 @@ from sqlalchemy import Engine
 from examples import PLAN, REPORT
 from steps import Steps
 from store import attempts, jobs, queue
-from store.tables import JobState
+from store.states import JobState
 from store.values import Claim, JobError
 from worker.app import app
 from worker.supervisor import Ending, How

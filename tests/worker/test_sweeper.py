@@ -13,7 +13,7 @@ import services
 from steps import Steps
 from store import workers
 from store.settings import Settings
-from store.tables import JobState, Queue
+from store.states import JobState, Queue
 from worker.sweep import Sweeper, sweep
 
 

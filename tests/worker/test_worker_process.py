@@ -19,7 +19,8 @@ from steps import Steps
 from store import jobs, queue, workers
 from store.session import now
 from store.settings import Settings
-from store.tables import Job, JobState, Queue
+from store.states import JobState, Queue
+from store.tables import Job
 from store.values import JobError, JobView
 
 SECONDS = 60

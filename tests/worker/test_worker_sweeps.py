@@ -24,7 +24,7 @@ from store.columns import uuid7
 from store.owners import LOCAL
 from store.session import engine
 from store.settings import Settings
-from store.tables import JobKind, JobState
+from store.states import JobKind, JobState
 from store.values import JobView
 from vitpress import artifact
 from vitpress.artifact import ModelConfig, Preprocessing
