@@ -20,11 +20,11 @@ from benchmarks.cells import CALIBRATION_IMAGES, Cell, Figures, Row, Speed, reci
 from benchmarks.memory import Growth, growth
 from benchmarks.models import open_data, open_model
 from benchmarks.rivals import RIVALS
-from core.data import Prepared, Splits, prepare
+from core.data import Prepared, Splits, hold_out, prepare
 from core.distill import distill
 from core.families import macs_of
 from core.measure import accuracies, latencies
-from core.pipeline import compress
+from core.pipeline import JUDGES, compress
 from core.progress import ignore
 from core.recipe import Finetune
 from worker.device import processor
@@ -33,53 +33,51 @@ from worker.device import processor
 def measure(cell: Cell, epochs: int) -> Iterator[Row]:
     """The rows of a cell. What goes wrong in a compressor becomes the row's ``error``."""
     original = open_model(cell.model)
-    splits = open_data(cell.model, CALIBRATION_IMAGES, cell.seed)
-    data = prepare(splits, CALIBRATION_IMAGES, cell.seed)
-    model, error = original, None
+    data = prepare(open_data(cell.model, CALIBRATION_IMAGES, cell.seed), CALIBRATION_IMAGES, cell.seed)
+    error = None
     for wanted in (0, epochs) if epochs else (0,):
         figures = None
         if not error:
             try:
-                if wanted:
-                    model, figures = _finetuned(model, original, data, cell, wanted)
-                else:
-                    model, figures = _compressed(original, splits, data, cell)
+                figures = _finetuned(original, data, cell, wanted) if wanted else _compressed(original, data, cell)
             except Exception as reason:  # of any kind: a rival's failure is a result, and is shown as one
                 traceback.print_exc()
                 error = f"{type(reason).__name__}: {' '.join(str(reason).split())}"
         yield Row(cell=cell, epochs=wanted, figures=figures, error=error, machine=machine(torch.get_num_threads()))
 
 
-def _compressed(original: nn.Module, splits: Splits, data: Prepared, cell: Cell) -> tuple[nn.Module, Figures]:
-    torch.manual_seed(cell.seed)
-    calibrate_seconds = None
-    model = copy.deepcopy(original)
+def _compressed(original: nn.Module, data: Prepared, cell: Cell) -> Figures:
     with growth() as grown:
-        start = time.monotonic()
-        if cell.method in RIVALS:
-            smaller = RIVALS[cell.method](model, data.calibration, cell.ratio, cell.seed)
-            seconds = time.monotonic() - start
-        else:
-            # Its own evaluation, which chooses nothing, is of a few images; what counts is measured for all alike.
-            few = Splits(splits.calibration, [next(iter(data.evaluation))])
-            result = compress(model, recipe_of(cell), few)
-            smaller = result.model
-            stages = result.report.seconds
-            calibrate_seconds = stages["calibrate"]
-            seconds = sum(spent for stage, spent in stages.items() if stage != "evaluate")
-    return smaller, _figures(original, smaller, data, grown, seconds, calibrate_seconds)
+        smaller, seconds, calibrate_seconds = _made(original, data, cell)
+    return _figures(original, smaller, data, grown, seconds, calibrate_seconds)
 
 
-def _finetuned(
-    smaller: nn.Module, original: nn.Module, data: Prepared, cell: Cell, epochs: int
-) -> tuple[nn.Module, Figures]:
+def _finetuned(original: nn.Module, data: Prepared, cell: Cell, epochs: int) -> Figures:
+    """Made anew, as the service does it: without the images that judge whether the training helped."""
+    fitted, held_out = hold_out(data, JUDGES)
+    smaller, _, _ = _made(original, fitted, cell)
     torch.manual_seed(cell.seed)
     settings = Finetune(epochs=epochs, patience=None)
     with growth() as grown:
         start = time.monotonic()
-        tuned = distill(smaller, original, data.calibration, settings, seed=cell.seed, on_progress=ignore).model
+        done = distill(smaller, original, fitted.calibration, held_out, settings, seed=cell.seed, on_progress=ignore)
         seconds = time.monotonic() - start
-    return tuned, _figures(original, tuned, data, grown, seconds, None)
+    return _figures(original, done.model, data, grown, seconds, None)
+
+
+def _made(original: nn.Module, data: Prepared, cell: Cell) -> tuple[nn.Module, float, float | None]:
+    """The smaller model, the seconds that it took, and those of the calibration among them, where that is known."""
+    torch.manual_seed(cell.seed)
+    model = copy.deepcopy(original)
+    start = time.monotonic()
+    if cell.method in RIVALS:
+        smaller = RIVALS[cell.method](model, data.calibration, cell.ratio, cell.seed)
+        return smaller, time.monotonic() - start, None
+    # Its own evaluation, which chooses nothing, is of a few images; what counts is measured for all alike.
+    few = Splits(data.calibration, [next(iter(data.evaluation))])
+    result = compress(model, recipe_of(cell), few)
+    spent = result.report.seconds
+    return result.model, sum(spent.values()) - spent["evaluate"], spent["calibrate"]
 
 
 def _figures(

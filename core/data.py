@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import length_hint
 from pathlib import Path
 from typing import Literal
@@ -75,6 +75,24 @@ def prepare(data: Splits | Batches, calibration_images: int, seed: int) -> Prepa
     ]
     seen = frozenset(_fingerprint(image) for image, _ in picked)
     return Prepared(calibration, Distinct(evaluation, seen), source, names)
+
+
+def hold_out(data: Prepared, one_in: int) -> tuple[Prepared, list[tuple[Tensor, Tensor]]]:
+    """``data`` without its last calibration image in ``one_in`` of them, and those, in batches; they are in no order.
+
+    No image is copied. Raises ``DatasetError`` where there are fewer than ``one_in``.
+    """
+    left = data.calibration_images - data.calibration_images // one_in
+    if left == data.calibration_images:
+        raise DatasetError(f"{left} calibration images are too few to hold out one in {one_in}")
+    fitted: list[tuple[Tensor, Tensor]] = []
+    held_out: list[tuple[Tensor, Tensor]] = []
+    for images, labels in data.calibration:
+        for part, rows in ((fitted, slice(left)), (held_out, slice(left, None))):
+            if len(labels[rows]):
+                part.append((images[rows], labels[rows]))
+        left = max(0, left - len(labels))
+    return replace(data, calibration=fitted), held_out
 
 
 def _reservoir(batches: Batches, size: int, rng: np.random.Generator) -> tuple[list[tuple[Tensor, Tensor]], int]:

@@ -8,8 +8,8 @@ after Hinton et al. 2015 (arXiv 1503.02531). The features are what the classifie
 and tokens, so that a channel with a massive constant counts for nothing. No label is read: the original is right about
 any image, and about two mixed ones (Beyer et al. 2022, arXiv 2106.05237), which makes more of few.
 
-A fifth of the images is held out. There the moving average of the weights is looked at after every epoch, and the best
-is kept, or the model as it came if that is better still.
+On images that are held out the moving average of the weights is looked at after every epoch, and the best is kept, or
+the model as it came if that is better still: so nothing that made that one may have seen them either.
 
 Both models are in evaluation mode throughout: without dropout, and with the statistics of batch norms as they are. So
 a training that goes on from a checkpoint ends as an undisturbed one does, and so does the next one on this machine with
@@ -18,7 +18,7 @@ this seed, unless a budget of seconds cuts it elsewhere.
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,12 +32,12 @@ from torch import Tensor, nn
 
 from core.checkpoints import Checkpoints
 from core.course import Course
+from core.data import Batches
 from core.progress import OnProgress, Progress, Stage
 from core.recipe import Finetune
 from core.report import FinetuneReport
 from core.training import Training, forgetting
 
-HELD_OUT = 5  # one image in so many is not trained on
 SHIFT = 8  # an image moves by at most this part of its side
 
 Images = Float[Tensor, "images channels height width"]
@@ -55,28 +55,27 @@ class Distilled:
 def distill(
     student: nn.Module,
     teacher: nn.Module,
-    batches: Sequence[tuple[Tensor, Tensor]],
+    batches: Batches,
+    held_out: Batches,
     settings: Finetune,
     *,
     seed: int,
     on_progress: OnProgress,
     checkpoints: Checkpoints | None = None,
 ) -> Distilled:
-    """Train ``student`` to do as ``teacher`` does on the images of ``batches``, whose labels are not looked at.
+    """Train ``student`` to do as ``teacher`` does on the images of ``batches``, and judge it by those ``held_out``.
 
-    Both are in evaluation mode on one device, take images ``(batch, channels, height, width)``, give logits
-    ``(batch, classes)``, and are left as they are. Features count where both have timm's ``forward_features``, of one
-    shape. What in the student requires a gradient is trained. Losses that are not finite end the training; they are no
-    error.
+    No label is looked at. All images of ``batches`` are kept in memory. Both models are in evaluation mode on one
+    device, take images ``(batch, channels, height, width)``, give logits ``(batch, classes)``, and are left as they
+    are. Features count where both have timm's ``forward_features``, of one shape. What in the student requires a
+    gradient is trained. Losses that are not finite end the training; they are no error.
     """
     images = _Images(batches)
-    trained = [index for index in range(len(images)) if index % HELD_OUT]
-    held_out = [index for index in range(len(images)) if index % HELD_OUT == 0]
-    training, course = Training.of(student, settings), Course(settings, len(trained), seed)
-    if not trained or not training.live:
+    training, course = Training.of(student, settings), Course(settings, len(images), seed)
+    if not training.live:
         return Distilled(student, _report(training, course, None))
     device = next(student.parameters()).device
-    exam = _Exam(teacher, images, held_out, settings.batch_size, device)
+    exam = _Exam(teacher, held_out, device)
 
     if last := checkpoints.load() if checkpoints else None:
         training.read_(last)
@@ -84,16 +83,14 @@ def distill(
     if not resumed_from:
         training.at.loss_before = exam.loss(student)
         _save(training, checkpoints)
-    features = settings.feature_weight > 0 and _have_like_features(
-        student, teacher, images.pick(held_out[:1]).to(device)
-    )
+    features = settings.feature_weight > 0 and _have_like_features(student, teacher, images.pick([0]).to(device))
 
     on_progress(_told(training, course))
     clock, saved = _Clock(training), time.monotonic()
     with _deterministic(device):
         while not course.is_over(training.at):
             step = training.at.step
-            batch = images.pick([trained[index] for index in course.batch(step)])
+            batch = images.pick(course.batch(step))
             batch = augmented(batch, settings.augment, course.rng(step)).to(device)
             loss = _Loss(teacher, batch, settings, features)
             if not training.step_(loss, course.learning_rate(training.at)):
@@ -158,30 +155,28 @@ def _save(training: Training, checkpoints: Checkpoints | None) -> None:
 class _Images:
     """The images of all batches, by number, without a second copy of them in memory."""
 
-    def __init__(self, batches: Sequence[tuple[Tensor, Tensor]]) -> None:
+    def __init__(self, batches: Batches) -> None:
         self._views = [image for images, _ in batches for image in images]
 
     def __len__(self) -> int:
         return len(self._views)
 
-    def pick(self, indices: Sequence[int]) -> Images:
+    def pick(self, indices: Iterable[int]) -> Images:
         return torch.stack([self._views[index] for index in indices])
 
 
 class _Exam:
     """Mean KL(teacher ‖ model) in nats on held-out images, in full precision."""
 
-    def __init__(
-        self, teacher: nn.Module, images: _Images, indices: Sequence[int], size: int, device: torch.device
-    ) -> None:
-        self._images, self._device, self._count = images, device, len(indices)
-        self._batches = [indices[start : start + size] for start in range(0, len(indices), size)]
+    def __init__(self, teacher: nn.Module, batches: Batches, device: torch.device) -> None:
+        self._batches, self._device = batches, device
+        self._count = sum(len(images) for images, _ in batches)
         self._wanted = list(self._answers(teacher))
 
     @torch.no_grad()
     def _answers(self, model: nn.Module) -> Iterator[Logits]:
-        for batch in self._batches:
-            yield model(self._images.pick(batch).to(self._device)).float().log_softmax(-1)
+        for images, _ in self._batches:
+            yield model(images.to(self._device)).float().log_softmax(-1)
 
     def loss(self, model: nn.Module) -> float | None:
         """None: it is not finite."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from core.checkpoints import Checkpoints, WithCompressed, compressed_before, divided
-from core.data import Batches, Prepared, Splits, prepare
+from core.data import Batches, Splits, hold_out, prepare
 from core.deciding import TrainedRecipe
 from core.distill import distill
 from core.dry_run import check
@@ -21,6 +21,8 @@ from core.search import reach
 from core.verdict import judge_each, report
 from core.witness import gather
 from vitpress.plan import Plan
+
+JUDGES = 5  # one calibration image in so many says whether training helped
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,8 @@ def sweep(
 
     clock(Progress(Stage.CALIBRATE, 0.0))
     prepared = prepare(data, recipe.calibration_images, recipe.seed)
+    # Whether training helped is judged on images that nothing before it was fitted to.
+    fitted, held_out = hold_out(prepared, JUDGES) if recipe.finetune else (prepared, [])
     original = copy.deepcopy(model).eval()
     shape = describe(original, prepared.input_size)
     check(shape, recipe)  # refuses what no data could make possible
@@ -86,13 +90,13 @@ def sweep(
         before = [compressed_before(place, each, original) for place, each in zip(places, recipes, strict=True)]
         missing = [index for index, found in enumerate(before) if not found]
         which, where = [recipes[index] for index in missing], [places[index] for index in missing]
-        made = iter(reach(which, original, shape, prepared, clock, where))
+        made = iter(reach(which, original, shape, fitted, clock, where))
         reached = [found or next(made) for found in before]
         kept = [
             place and WithCompressed(place, each, found=each is found)
             for place, each, found in zip(places, reached, before, strict=True)
         ]
-        tuned = _tuned(reached, original, recipe, prepared, clock, kept)
+        tuned = _tuned(reached, original, recipe, fitted.calibration, held_out, clock, kept)
 
     clock(Progress(Stage.EVALUATE, 0.0))
     verdicts = judge_each(original, [each.model for each in tuned], prepared, recipe, clock)
@@ -124,7 +128,8 @@ def _tuned(
     reached: Sequence[Reached],
     original: nn.Module,
     recipe: AnyRecipe,
-    data: Prepared,
+    calibration: Batches,
+    held_out: Batches,
     on_progress: OnProgress,
     checkpoints: Sequence[Checkpoints | None],
 ) -> list[_Tuned]:
@@ -137,7 +142,8 @@ def _tuned(
         done = distill(
             each.model,
             original,
-            data.calibration,
+            calibration,
+            held_out,
             recipe.finetune,
             seed=recipe.seed,
             on_progress=part,

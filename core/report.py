@@ -102,12 +102,12 @@ class Search(_Value):
 
 
 class FinetuneReport(_Value):
-    """What the fine-tuning did. Losses are mean KL(original ‖ smaller) in nats, on calibration images that it was not
-    trained on; ``after`` is that of the best weights on its way."""
+    """What the fine-tuning did. Losses are mean KL(original ‖ smaller) in nats, on calibration images that neither
+    it nor the method before it saw; ``after`` is that of the best weights on its way."""
 
     steps: int
     epochs: float
-    held_out_loss_before: float | None  # None: there were too few images to hold any out
+    held_out_loss_before: float | None  # None: it was not finite
     held_out_loss_after: float | None  # None: nothing finite came out
     kept: Literal["tuned", "training_free"]  # whichever is better on the held-out images
     stopped_early: bool

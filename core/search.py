@@ -11,8 +11,8 @@ from torch import nn
 from core import measure, methods
 from core.allocate import Target, allocate, ratio_target, reachable_ratio, target_of
 from core.checkpoints import Checkpoints
-from core.data import BATCH, Prepared
-from core.errors import DatasetError, UnreachableTargetError
+from core.data import BATCH, Prepared, hold_out
+from core.errors import UnreachableTargetError
 from core.fisher import Survey, refit_along_, shrink, survey
 from core.latency import measure_costs
 from core.probe import probe
@@ -50,7 +50,7 @@ def reach(
             surveyed = survey(model, shape, data, recipe.seed, on_progress)
             return [_fast_enough(recipe, surveyed, data, on_progress)]
         case [FisherRecipe(goal="max_error_increase") as recipe]:
-            fitted, held_out = hold_out(data)
+            fitted, held_out = hold_out(data, HELD_OUT)
             surveyed = survey(model, shape, fitted, recipe.seed, on_progress)
             reached = _smallest_within(recipe, surveyed, held_out, on_progress)
             check = _self_check(surveyed, surveyed.rebuild(reached.plan), reached.plan, data)
@@ -153,18 +153,6 @@ def _unreachable_latency(
 
 
 # ---------------------------------------------------------------- error
-
-
-def hold_out(data: Prepared) -> tuple[Prepared, list[tuple[torch.Tensor, torch.Tensor]]]:
-    """``data`` without a quarter of its calibration images, and that quarter, in batches. Raises ``DatasetError``."""
-    images, labels = (torch.cat(parts) for parts in zip(*data.calibration, strict=True))
-    if len(images) < HELD_OUT:
-        raise DatasetError(f"{len(images)} calibration images are too few to hold out a quarter of them")
-    held = torch.arange(len(images)) % HELD_OUT == HELD_OUT - 1
-    fitted, held_out = (
-        list(zip(images[chosen].split(BATCH), labels[chosen].split(BATCH), strict=True)) for chosen in (~held, held)
-    )
-    return replace(data, calibration=fitted), held_out
 
 
 def _smallest_within(

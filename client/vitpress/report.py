@@ -58,7 +58,8 @@ class Change(Value):
 
 
 class FinetuneReport(Value):
-    """What the fine-tuning did. Losses: mean KL(original ‖ smaller), in nats, on images that it was not trained on.
+    """What the fine-tuning did. Losses: mean KL(original ‖ smaller), in nats, on images that neither it nor the
+    method before it saw.
 
     ``kept``: ``tuned`` or ``training_free``, whichever is better there. ``seconds`` of training, over all attempts.
     ``warnings``: what was asked for and not done.

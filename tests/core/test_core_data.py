@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from core.data import Batches, Splits, open_splits, prepare
+from core.data import Batches, Splits, hold_out, open_splits, prepare
 from core.datasets import DatasetInfo, describe
 from core.errors import DatasetError, UnknownDatasetError
 from vitpress.artifact import ModelConfig, Preprocessing
@@ -101,6 +101,27 @@ def folder(tmp_path: Path) -> Path:
 
 def insects(folder: Path) -> DatasetInfo:
     return describe("local:insects", folder / "none", folder)
+
+
+class TestHoldingOut:
+    @pytest.mark.parametrize(("count", "one_in", "held"), [(190, 4, 47), (64, 64, 1), (130, 5, 26)])
+    def test_takes_one_image_in_so_many_with_its_label(self, count: int, one_in: int, held: int) -> None:
+        images = torch.arange(float(count)).view(-1, 1, 1, 1)
+        data = prepare(Splits([(images, torch.arange(count))], [(images + count, torch.arange(count))]), count, seed=0)
+        rest, held_out = hold_out(data, one_in)
+        assert sum(len(labels) for _, labels in held_out) == held
+        assert rest.calibration_images == count - held
+        both = rest.calibration + held_out
+        assert all(len(labels) == len(images) > 0 for images, labels in both)
+        assert torch.cat([images.flatten() for images, _ in both]).sort().values.tolist() == list(range(count))
+        for images, labels in both:
+            assert images.flatten().tolist() == labels.tolist()
+
+    def test_of_too_few_is_refused(self) -> None:
+        images = torch.zeros(3, 1, 1, 1)
+        data = prepare(Splits([(images, torch.arange(3))], [(images + 1, torch.arange(3))]), 16, seed=0)
+        with pytest.raises(DatasetError, match="3 calibration images are too few to hold out one in 4"):
+            hold_out(data, 4)
 
 
 class TestFolders:

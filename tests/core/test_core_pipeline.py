@@ -8,14 +8,15 @@ from small_vit import CLASSES, Make
 from torch import Tensor, nn
 
 import vitpress
-from core import measure
+from core import measure, pipeline
 from core.artifact import export
 from core.data import Splits
+from core.distill import Distilled
 from core.errors import DatasetError, NothingToCompressError, UnreachableTargetError
 from core.evidence import Evidence
 from core.pipeline import Compressed, compress
 from core.progress import Progress, Stage
-from core.recipe import FisherRecipe, SvdMagnitudeRecipe
+from core.recipe import ActivationSvdRecipe, AnyRecipe, Finetune, FisherRecipe, SvdMagnitudeRecipe
 from core.report import Report
 from examples import CONFIG
 
@@ -111,6 +112,30 @@ class TestBudgets:
             compress(vit, recipe, batches, heard.append)
         assert 0 < error.value.reachable < 0.5
         assert [each.fraction for each in heard] == [0.0]
+
+
+class TestFineTuning:
+    @pytest.mark.parametrize("method", [FisherRecipe, ActivationSvdRecipe])
+    def test_is_judged_by_images_that_nothing_before_it_saw(
+        self, vit: nn.Module, batches: Batches, monkeypatch: pytest.MonkeyPatch, method: type[AnyRecipe]
+    ) -> None:
+        seen: list[Tensor] = []
+        vit.register_forward_pre_hook(lambda _, inputs: seen.extend(inputs[0].clone()))
+        judging: list[Tensor] = []
+        before_tuning: list[Tensor] = []
+        tune = pipeline.distill
+
+        def distill(student: nn.Module, teacher: nn.Module, *given: Any, **settings: Any) -> Distilled:
+            _, held_out, _ = given
+            judging.extend(image for images, _ in held_out for image in images)
+            before_tuning.extend(seen)
+            return tune(student, teacher, *given, **settings)
+
+        monkeypatch.setattr(pipeline, "distill", distill)
+        compress(vit, method(target_ratio=0.5, calibration_images=64, finetune=Finetune(steps=1)), batches)
+        assert len(judging) == 64 // pipeline.JUDGES
+        assert len(before_tuning) >= 64 - len(judging)
+        assert not any(torch.equal(one, other) for one in judging for other in before_tuning)
 
 
 class TestRefusals:

@@ -10,13 +10,12 @@ from torch import Tensor, nn
 
 from core import latency, measure, pipeline
 from core.checkpoints import InDirectory
-from core.data import Splits, prepare
 from core.errors import UnreachableTargetError
 from core.pipeline import compress
 from core.progress import Progress, Stage
 from core.recipe import AnyRecipe, Finetune, FisherRecipe, SvdMagnitudeRecipe
 from core.report import Report, Search, folder, sweep_report
-from core.search import hold_out, increase_interval, is_within
+from core.search import increase_interval, is_within
 from examples import REPORT
 
 Batches = list[tuple[Tensor, Tensor]]
@@ -132,21 +131,6 @@ class TestErrorIncrease:
         monkeypatch.setattr(measure, "logits", heard)
         _, search = self.searched(vit, labelled, 0.5)
         assert len({id(model) for model in asked}) == len(asked) == 1 + len(search.trials)
-
-    def test_holds_out_images_that_calibration_does_not_see(self, batches: Batches) -> None:
-        data = prepare(Splits(batches, [(images + 1, labels) for images, labels in batches]), 41, seed=0)
-        fitted, held_out = hold_out(data)
-        seen, unseen = (torch.cat([images for images, _ in part]) for part in (fitted.calibration, held_out))
-        assert (len(seen), len(unseen)) == (31, 10)
-        assert not (seen[:, None] == unseen[None]).flatten(2).all(-1).any()
-        for part in (fitted.calibration, held_out):
-            for images, labels in part:
-                for image, label in zip(images, labels, strict=True):
-                    assert any(
-                        bool((theirs == image).all()) and int(label) == int(other)
-                        for many, others in data.calibration
-                        for theirs, other in zip(many, others, strict=True)
-                    )
 
 
 class TestTheIntervalOfAnIncrease:
