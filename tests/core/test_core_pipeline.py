@@ -8,10 +8,10 @@ from small_vit import CLASSES, Make
 from torch import Tensor, nn
 
 import vitpress
+from core import distill as core_distill
 from core import measure, pipeline
 from core.artifact import export
 from core.data import Splits
-from core.distill import Distilled
 from core.errors import DatasetError, NothingToCompressError, UnreachableTargetError
 from core.evidence import Evidence
 from core.pipeline import Compressed, compress
@@ -123,15 +123,14 @@ class TestFineTuning:
         vit.register_forward_pre_hook(lambda _, inputs: seen.extend(inputs[0].clone()))
         judging: list[Tensor] = []
         before_tuning: list[Tensor] = []
-        tune = pipeline.distill
 
-        def distill(student: nn.Module, teacher: nn.Module, *given: Any, **settings: Any) -> Distilled:
+        def tune(student: nn.Module, teacher: nn.Module, *given: Any, **settings: Any) -> core_distill.Distilled:
             _, held_out, _ = given
             judging.extend(image for images, _ in held_out for image in images)
             before_tuning.extend(seen)
-            return tune(student, teacher, *given, **settings)
+            return core_distill.distill(student, teacher, *given, **settings)
 
-        monkeypatch.setattr(pipeline, "distill", distill)
+        monkeypatch.setattr(pipeline, "distill", tune)
         compress(vit, method(target_ratio=0.5, calibration_images=64, finetune=Finetune(steps=1)), batches)
         assert len(judging) == 64 // pipeline.JUDGES
         assert len(before_tuning) >= 64 - len(judging)
