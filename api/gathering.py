@@ -25,7 +25,7 @@ Read = Callable[[Session, Collection[Question]], Mapping[Question, Answer]]
 class Gathered(Turns[tuple[Read[Any, Any], Any]]):
     """Reads outside of transactions: each statement sees what is committed when it begins."""
 
-    pause_of_one_seconds, pause_seconds = 0.0001, 0.003  # a turn takes a millisecond, of many as of few
+    pause_of_one_seconds, pause_seconds = 0.001, 0.003  # a turn takes a millisecond, of many as of few
 
     def __init__(self, engine: Engine) -> None:
         super().__init__("gathered")

@@ -19,8 +19,8 @@ from api.errors import TooManyFailuresError
 from api.resources import Resources
 from api.schemas import Job
 from store import keys
-from store.kept import Kept
-from store.looks import KEPT, Look, Looks
+from store.kept import MOST, Kept
+from store.looks import Look, Looks
 from store.values import Identity, Scope
 
 _PATH = re.compile(r"/v1/jobs/([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})")
@@ -102,7 +102,7 @@ class Polls:
             job = last.job.model_copy(update={"position": look.position, "eta_seconds": look.eta_seconds})
         else:
             job = jobs.shown(look.view, request)
-        if last is None and len(self._rendered) >= KEPT:
+        if last is None and len(self._rendered) >= MOST:
             self._rendered.clear()
         body = job.model_dump_json().encode()
         rendered = self._rendered[path] = _Rendered(look, job, body, jobs.etag(look.alone.revision).encode())

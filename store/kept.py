@@ -9,7 +9,7 @@ from sqlalchemy import Select, Text, cast, func, select
 from sqlalchemy.orm import Session
 
 MOST = 4096  # answers, of some kilobytes each
-SECONDS = 1.0  # for which the clock may change nothing: a key that ends by it ends by so much later
+SECONDS = 5.0  # for which the clock changes no answer: a key that ends by it ends by so much later at most
 
 Question = TypeVar("Question")
 Answer = TypeVar("Answer")
@@ -25,20 +25,23 @@ class Kept(Generic[Question, Answer]):
 
     def __init__(self, read: Callable[[Session, Collection[Question]], Mapping[Question, Answer]]) -> None:
         self._read = read
-        self._answers: dict[Question, Answer] = {}
+        self._answers: dict[Question, tuple[float, Answer]] = {}  # with when they were read
         self._snapshot = ""
-        self._until = 0.0
 
     def __call__(self, session: Session, questions: Collection[Question]) -> dict[Question, Answer]:
         if session.get_bind().dialect.name == "sqlite":
             return dict(self._read(session, questions))
         # The snapshot first: what is committed meanwhile is kept under the old one, and read again the next time.
         snapshot = session.execute(_snapshot()).scalar_one()
-        if snapshot != self._snapshot or time.monotonic() > self._until or len(self._answers) > MOST:
-            self._answers, self._snapshot, self._until = {}, snapshot, time.monotonic() + SECONDS
-        if unread := [each for each in questions if each not in self._answers]:
-            self._answers |= self._read(session, unread)
-        return {each: self._answers[each] for each in questions if each in self._answers}
+        if snapshot != self._snapshot or len(self._answers) > MOST:
+            self._answers, self._snapshot = {}, snapshot
+        at = time.monotonic()
+        answers = {each: kept[1] for each in questions if (kept := self._answers.get(each)) and kept[0] > at - SECONDS}
+        if unread := [each for each in questions if each not in answers]:
+            read = self._read(session, unread)
+            self._answers |= {each: (at, answer) for each, answer in read.items()}
+            answers |= read
+        return answers
 
 
 @cache

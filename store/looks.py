@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from core.recipe import recipe_adapter
 from core.report import Constraint
 from store import forecast, line
+from store.kept import MOST
 from store.session import is_any
 from store.states import JobKind, JobState
 from store.tables import Job, Project
@@ -27,7 +28,6 @@ _SHOWN = (
     Job.stage_fraction, Job.stage_loss, Job.stage_eta_seconds, Job.attempt, Job.max_attempts, Job.error_code,
     Job.error_message, Job.created_at, Job.started_at, Job.finished_at, Job.artifacts_deleted_at, Job.achieved,
 )  # fmt: skip
-KEPT = 4096  # jobs, of some kilobytes each
 DURATIONS_SECONDS = 5  # for which what earlier jobs took is not looked up again
 
 
@@ -84,7 +84,7 @@ class Looks:
         if unread := [job_id for job_id in stamps if job_id not in kept]:
             kept |= {row.id: (stamps[row.id], row, alone) for row, alone in _read(session, unread)}
             self._kept.update(kept)
-            if len(self._kept) > KEPT:
+            if len(self._kept) > MOST:
                 self._kept = kept
         return [(row, alone) for _, row, alone in kept.values()]
 
