@@ -1,8 +1,8 @@
 """What a long stage leaves behind, so that the work can go on from there after a crash.
 
 A checkpoint is a directory of safetensors and JSON files; nothing in it is pickled. Those of a compression hold what a
-method has that trains (``core.deciding``), and once it is done the smaller model as it gave it, and beside it what a
-later stage adds.
+method has that trains (``core.deciding``), and once there is one the smaller model, and beside it what a later stage
+adds.
 """
 
 import copy
@@ -77,13 +77,20 @@ class _Description(BaseModel):
     spectra: tuple[Spectrum, ...] | None = None
 
 
-@dataclass(frozen=True)
-class WithCompressed:
-    """Checkpoints in ``inner`` that hold the smaller model too, as it was ``reached``.
+def with_compressed(checkpoints: Checkpoints, reached: Reached, *, found: bool) -> Checkpoints:
+    """``checkpoints`` that hold the smaller model too, as it was ``reached``, from now on.
 
     ``found``: whether it came from the last of them, so that what a later stage left there is about this model.
     """
+    both = _WithCompressed(checkpoints, reached, found)
+    if not found:
+        with TemporaryDirectory(prefix="vitpress-") as directory:
+            both.save(Path(directory))
+    return both
 
+
+@dataclass(frozen=True)
+class _WithCompressed:
     inner: Checkpoints
     reached: Reached
     found: bool

@@ -82,7 +82,6 @@ def distill(
     resumed_from = training.at.step or None
     if not resumed_from:
         training.at.loss_before = exam.loss(student)
-        _save(training, checkpoints)
     features = settings.feature_weight > 0 and _have_like_features(student, teacher, images.pick([0]).to(device))
 
     on_progress(_told(training, course))
@@ -147,8 +146,7 @@ def _save(training: Training, checkpoints: Checkpoints | None) -> None:
     if checkpoints is None:
         return
     with TemporaryDirectory(prefix="vitpress-") as directory:
-        if training.at.step:  # before the first one there is nothing that the next attempt could not make itself
-            training.write(Path(directory))
+        training.write(Path(directory))
         checkpoints.save(Path(directory))
 
 

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from core.checkpoints import Checkpoints, WithCompressed, compressed_before, divided
+from core.checkpoints import Checkpoints, compressed_before, divided, with_compressed
 from core.data import Batches, Splits, hold_out, prepare
-from core.deciding import TrainedRecipe
 from core.distill import distill
 from core.dry_run import check
 from core.evidence import Evidence
@@ -50,8 +49,9 @@ def compress(
     ``model``: a timm Vision Transformer with a classifier, on the device to work on. It is left as it is.
     ``data``: batches of images ``(batch, channels, height, width)``, preprocessed as the model wants, and labels
     ``(batch,)``: as ``Splits`` into a calibration and an evaluation set, or as one set, which is then split.
-    ``checkpoints``: where whatever trains leaves what it has, and from where it goes on: the fine-tuning, and the
-    methods that decide while they train. What they hold must be of the same ``model`` and ``data``.
+    ``checkpoints``: where the smaller model is left once there is one, and what trains leaves what it has: the
+    fine-tuning, and the methods that decide while they train. From there it goes on. What they hold must be of the
+    same ``model`` and ``data``.
 
     Raises ``UnreachableTargetError`` or ``NothingToCompressError``, before any work if shapes can tell,
     ``DatasetError`` for data that does not serve, ``NumericalError`` for values that are not finite, ``ValueError``
@@ -85,15 +85,14 @@ def sweep(
     check(shape, recipe)  # refuses what no data could make possible
 
     recipes = singles(recipe)
-    trains = recipe.finetune or isinstance(recipe, TrainedRecipe)
-    with divided(checkpoints if trains else None, len(recipes)) as places:
+    with divided(checkpoints, len(recipes)) as places:
         before = [compressed_before(place, each, original) for place, each in zip(places, recipes, strict=True)]
         missing = [index for index, found in enumerate(before) if not found]
         which, where = [recipes[index] for index in missing], [places[index] for index in missing]
         made = iter(reach(which, original, shape, fitted, clock, where))
         reached = [found or next(made) for found in before]
         kept = [
-            place and WithCompressed(place, each, found=each is found)
+            place and with_compressed(place, each, found=each is found)
             for place, each, found in zip(places, reached, before, strict=True)
         ]
         tuned = _tuned(reached, original, recipe, fitted.calibration, held_out, clock, kept)

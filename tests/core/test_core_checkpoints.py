@@ -73,10 +73,24 @@ class TestACompression:
         assert Stage.COMPRESS in {each.stage for each in heard}
         assert (steps_done_before(done), done.report.constraint.met) == (None, True)
 
-    def test_without_fine_tuning_leaves_none(self, vit: nn.Module, batches: Batches, tmp_path: Path) -> None:
-        done = compress(vit, BASELINE.model_copy(update={"finetune": None}), batches, checkpoints=InDirectory(tmp_path))
-        assert done.report.finetune is None
-        assert list(tmp_path.iterdir()) == []
+    def test_without_fine_tuning_goes_on_with_the_model_that_it_had(
+        self, vit: nn.Module, batches: Batches, tmp_path: Path
+    ) -> None:
+        recipe = FISHER.model_copy(update={"finetune": None})
+
+        def cut_off(progress: Progress) -> None:
+            if progress.stage is Stage.EVALUATE:
+                raise _CutOffError
+
+        with pytest.raises(_CutOffError):
+            compress(vit, recipe, batches, cut_off, InDirectory(tmp_path))
+        heard: list[Progress] = []
+        resumed = compress(vit, recipe, batches, heard.append, InDirectory(tmp_path))
+        assert list(dict.fromkeys(each.stage for each in heard)) == [Stage.CALIBRATE, Stage.EVALUATE]
+        undisturbed = compress(vit, recipe, batches)
+        assert (resumed.plan, resumed.report.finetune) == (undisturbed.plan, None)
+        assert resumed.report.self_check == undisturbed.report.self_check
+        torch.testing.assert_close(resumed.model.state_dict(), undisturbed.model.state_dict(), rtol=0, atol=0)
 
     def test_reports_the_model_that_it_gives(self, vit: nn.Module, batches: Batches) -> None:
         """The fine-tuned one is what is evaluated, and it removes what was asked for."""

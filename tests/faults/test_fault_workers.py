@@ -102,6 +102,8 @@ class TestAKilledWorker:
         assert verdict.is_clean, verdict
         assert (past.state, past.attempt) == (JobState.SUCCEEDED, len(stages) + 1)
         assert last_stages(past) == [*stages, Stage.UPLOAD]
+        again = {each.stage for each in past.moments if each.attempt == past.attempt}
+        assert Stage.COMPRESS not in again  # the smaller model was there
         assert_stored_whole(house, job_id)
 
     def test_leaves_no_temporary_file_once_another_has_swept(self, house: House) -> None:
