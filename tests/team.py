@@ -8,8 +8,9 @@ from store import keys, owners
 from store.errors import OwnerNotFoundError
 from store.session import engine, transaction
 from store.settings import Settings
-from store.values import Place, Scope
+from store.values import Limits, Place, Scope
 
+NO_LIMITS = Limits()
 URL, ADDRESS = "http://vitpress.test", "192.0.2.7"  # of the server, and of those who ask
 
 
@@ -29,12 +30,13 @@ class Team:
     def __exit__(self, *error: object) -> None:
         self._client.__exit__()
 
-    def place(self, owner: str) -> Place:
+    def place(self, owner: str, limits: Limits = NO_LIMITS) -> Place:
+        """``limits``: of an owner that is made."""
         with transaction(self._engine) as session:
             try:
                 return owners.place(session, owners.find(session, owner))
             except OwnerNotFoundError:
-                return owners.create(session, owner)
+                return owners.create(session, owner, limits)
 
     def key(self, owner: str, scope: Scope) -> str:
         place = self.place(owner)

@@ -1,6 +1,6 @@
 """GET /v1/queue and /v1/workers, draining, and what a job may ask for."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -8,32 +8,13 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import Engine
 
-from api.app import create_app
-from serving import local_client
 from steps import LEASE, Steps
-from store import attempts, keys, owners, workers
-from store.settings import Settings
+from store import attempts, workers
 from store.states import Queue
-from store.values import Fitness, Limits, Place, Scope
+from store.values import Fitness, Limits, Scope
+from team import Team
 
 Submission = Callable[..., dict[str, Any]]
-NO_LIMITS = Limits()
-
-
-@pytest.fixture
-def keyed(settings: Settings) -> Iterator[TestClient]:
-    """A server that asks for keys."""
-    with local_client(create_app(settings.model_copy(update={"auth": "keys"}))) as client:
-        yield client
-
-
-def member(
-    steps: Steps, name: str, limits: Limits = NO_LIMITS, scope: Scope = Scope.SUBMIT
-) -> tuple[Place, dict[str, str]]:
-    """A new owner, and the header by which it asks."""
-    place = steps.do(owners.create, name, limits)
-    _, key = steps.do(keys.create, place.owner_id, name="a key", scopes=[scope])
-    return place, {"Authorization": f"Bearer {key}"}
 
 
 class TestAJobMayAskFor:
@@ -52,24 +33,24 @@ class TestAJobMayAskFor:
 
 
 class TestADailyLimit:
-    def test_is_answered_with_when_to_come_again(self, keyed: TestClient, steps: Steps, submission: Submission) -> None:
-        _, asking = member(steps, "eager", Limits(max_daily=1))
-        assert keyed.post("/v1/jobs", json=submission(), headers=asking).status_code == 202
-        answer = keyed.post("/v1/jobs", json=submission(), headers=asking)
+    def test_is_answered_with_when_to_come_again(self, team: Team, submission: Submission) -> None:
+        team.place("eager", Limits(max_daily=1))
+        eager = team.client("eager")
+        assert eager.post("/v1/jobs", json=submission()).status_code == 202
+        answer = eager.post("/v1/jobs", json=submission())
         assert (answer.status_code, answer.json()["code"], answer.json()["limit"]) == (429, "daily_limit_reached", 1)
         assert 86_000 < int(answer.headers["Retry-After"]) <= 86_400
 
 
 class TestTheQueue:
-    def test_shows_one_s_own_jobs_and_how_many_others_have(self, keyed: TestClient, steps: Steps) -> None:
-        one, asking = member(steps, "one", Limits(max_running=2))
-        other, _ = member(steps, "other")
+    def test_shows_one_s_own_jobs_and_how_many_others_have(self, team: Team, steps: Steps) -> None:
+        one, other = team.place("one", Limits(max_running=2)), team.place("other")
         for _ in range(3):
             steps.submit(place=other, model="own:secret")
         taken = steps.claim()
         job = steps.submit(place=one, queue=Queue.GPU)
 
-        answer = keyed.get("/v1/queue", headers=asking)
+        answer = team.client("one").get("/v1/queue")
         queue = answer.json()
         assert [(each["id"], each["position"], each["waiting_for"]) for each in queue["jobs"]] == [
             (job.id, 1, "worker")
@@ -87,16 +68,14 @@ class TestTheQueue:
 
 
 class TestWorkers:
-    def test_are_shown_with_what_they_are_and_do(self, keyed: TestClient, steps: Steps) -> None:
-        one, asking = member(steps, "one", scope=Scope.READ)
-        _, elsewhere = member(steps, "other", scope=Scope.READ)
-        job = steps.submit(place=one, queue=Queue.GPU)
+    def test_are_shown_with_what_they_are_and_do(self, team: Team, steps: Steps) -> None:
+        job = steps.submit(place=team.place("one"), queue=Queue.GPU)
         queues = (Queue.CPU, Queue.GPU)
         steps.do(workers.sign_on, "host:1", queues, Fitness(frozenset({"a100"}), 80 << 30), "NVIDIA A100")
         steps.do(workers.beat, "host:1", 20 << 30)
         steps.do(attempts.claim, "host:1", queues, LEASE)
 
-        [worker] = keyed.get("/v1/workers", headers=asking).json()["items"]
+        [worker] = team.client("one", Scope.READ).get("/v1/workers").json()["items"]
         assert (worker["name"], worker["queues"], worker["tags"]) == ("host:1", ["cpu", "gpu"], ["a100"])
         assert (worker["device"], worker["memory_bytes"], worker["memory_used_bytes"]) == (
             "NVIDIA A100",
@@ -105,18 +84,17 @@ class TestWorkers:
         )
         assert (worker["busy"], worker["running"], worker["draining"]) == (True, job.id, False)
         assert 0 <= worker["heartbeat_age_seconds"] < timedelta(minutes=1).total_seconds()
-        [seen] = keyed.get("/v1/workers", headers=elsewhere).json()["items"]
+        [seen] = team.client("other", Scope.READ).get("/v1/workers").json()["items"]
         assert (seen["busy"], seen["running"]) == (True, None)
 
-    def test_are_drained_and_resumed_by_administrators_alone(self, keyed: TestClient, steps: Steps) -> None:
-        _, admin = member(steps, "chief", scope=Scope.ADMIN)
-        _, asking = member(steps, "one")
+    def test_are_drained_and_resumed_by_administrators_alone(self, team: Team, steps: Steps) -> None:
+        admin, one = team.client("chief", Scope.ADMIN), team.client("one")
         steps.do(workers.sign_on, "host:1", [Queue.CPU])
-        assert keyed.post("/v1/workers/host:1/drain", headers=asking).status_code == 403
-        assert keyed.post("/v1/workers/host:1/drain", headers=admin).json()["draining"] is True
+        assert one.post("/v1/workers/host:1/drain").status_code == 403
+        assert admin.post("/v1/workers/host:1/drain").json()["draining"] is True
         steps.submit()
         assert steps.do(attempts.claim, "host:1", [Queue.CPU], LEASE) is None
-        assert keyed.post("/v1/workers/host:1/resume", headers=admin).json()["draining"] is False
+        assert admin.post("/v1/workers/host:1/resume").json()["draining"] is False
         assert steps.do(attempts.claim, "host:1", [Queue.CPU], LEASE) is not None
 
     def test_that_are_not_there_are_not_found(self, client: TestClient, database: Engine) -> None:
