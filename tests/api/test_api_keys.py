@@ -116,7 +116,8 @@ class TestListing:
         items = first["items"] + second["items"]
         assert [item["owner"] for item in items] == ["anna"] * 4
         assert second["next_cursor"] is None
-        assert sorted((item["created_at"] for item in items), reverse=True) == [item["created_at"] for item in items]
+        made = [datetime.fromisoformat(item["created_at"]) for item in items]
+        assert made == sorted(made, reverse=True)
 
     def test_says_when_a_key_was_used_last(self, team: Team) -> None:
         anna = team.client("anna")

@@ -66,8 +66,10 @@ class TestReading:
         there = steps.do(owners.create, "anna")
         reader = Reader(steps)
         steps.submit(place=there)
+        behind_it = steps.do(project_events.settled)
         assert reader.read() == []
-        assert reader.position == steps.do(project_events.settled) != START
+        # Other databases of this server have a part in the numbers of transactions: it may be further by now.
+        assert reader.position >= behind_it > START
 
     @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)  # SQLite's have no such number
     def test_a_position_of_another_database_loses_nothing(self, steps: Steps) -> None:
