@@ -38,14 +38,20 @@ class _CutOffError(Exception):
     pass
 
 
-def cut_off(progress: Progress) -> None:
-    if progress.stage is Stage.FINETUNE and progress.fraction > 0.5:
-        raise _CutOffError
+def interrupted(
+    vit: nn.Module,
+    recipe: AnyRecipe,
+    batches: Batches,
+    directory: Path,
+    stage: Stage = Stage.FINETUNE,
+    after: float = 0.5,
+) -> None:
+    def cut_off(progress: Progress) -> None:
+        if progress.stage is stage and progress.fraction >= after:
+            raise _CutOffError
 
-
-def interrupted(vit: nn.Module, recipe: AnyRecipe, batches: Batches, directory: Path) -> None:
     with pytest.raises(_CutOffError):
-        compress(vit, recipe, batches, cut_off, InDirectory(directory))
+        sweep(vit, recipe, batches, cut_off, InDirectory(directory))
 
 
 class TestACompression:
@@ -77,13 +83,7 @@ class TestACompression:
         self, vit: nn.Module, batches: Batches, tmp_path: Path
     ) -> None:
         recipe = FISHER.model_copy(update={"finetune": None})
-
-        def cut_off(progress: Progress) -> None:
-            if progress.stage is Stage.EVALUATE:
-                raise _CutOffError
-
-        with pytest.raises(_CutOffError):
-            compress(vit, recipe, batches, cut_off, InDirectory(tmp_path))
+        interrupted(vit, recipe, batches, tmp_path, Stage.EVALUATE, after=0.0)
         heard: list[Progress] = []
         resumed = compress(vit, recipe, batches, heard.append, InDirectory(tmp_path))
         assert list(dict.fromkeys(each.stage for each in heard)) == [Stage.CALIBRATE, Stage.EVALUATE]
@@ -115,16 +115,6 @@ class TestAMethodThatTrains:
     def _often(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(deciding, "CHECKPOINT_SECONDS", 1e-9)
 
-    def interrupted(
-        self, vit: nn.Module, recipe: AnyRecipe, batches: Batches, directory: Path, stage: Stage, after: float
-    ) -> None:
-        def cut_off(progress: Progress) -> None:
-            if progress.stage is stage and progress.fraction >= after:
-                raise _CutOffError
-
-        with pytest.raises(_CutOffError):
-            sweep(vit, recipe, batches, cut_off, InDirectory(directory))
-
     @pytest.mark.parametrize(
         ("method", "finetune"), [(VtpRecipe, None), (VtpRecipe, FINETUNE), (HybridRecipe, None), (LoSparseRecipe, None)]
     )
@@ -133,7 +123,7 @@ class TestAMethodThatTrains:
     ) -> None:
         recipe = method(**TRAINED, finetune=finetune)
         undisturbed = compress(vit, recipe, batches)
-        self.interrupted(vit, recipe, batches, tmp_path, Stage.COMPRESS, after=0.5)
+        interrupted(vit, recipe, batches, tmp_path, Stage.COMPRESS, after=0.5)
         heard: list[Progress] = []
         resumed = compress(vit, recipe, batches, heard.append, InDirectory(tmp_path))
         assert min(each.fraction for each in heard if each.stage is Stage.COMPRESS and each.loss is not None) > 0.5
@@ -143,7 +133,7 @@ class TestAMethodThatTrains:
     def test_is_not_trained_again_once_it_is_done(self, vit: nn.Module, batches: Batches, tmp_path: Path) -> None:
         recipe = LoSparseRecipe(**TRAINED)
         undisturbed = compress(vit, recipe, batches)
-        self.interrupted(vit, recipe, batches, tmp_path, Stage.EVALUATE, after=0.0)
+        interrupted(vit, recipe, batches, tmp_path, Stage.EVALUATE, after=0.0)
         heard: list[Progress] = []
         resumed = compress(vit, recipe, batches, heard.append, InDirectory(tmp_path))
         assert [each.loss for each in heard if each.stage is Stage.COMPRESS and each.loss is not None] == []
@@ -152,7 +142,7 @@ class TestAMethodThatTrains:
     def test_of_a_sweep_trains_none_again_that_was_done(self, vit: nn.Module, batches: Batches, tmp_path: Path) -> None:
         recipe = VtpRecipe(**TRAINED | {"target_ratio": None, "target_ratios": (0.3, 0.4)})
         undisturbed = sweep(vit, recipe, batches)
-        self.interrupted(vit, recipe, batches, tmp_path, Stage.COMPRESS, after=0.75)
+        interrupted(vit, recipe, batches, tmp_path, Stage.COMPRESS, after=0.75)
         heard: list[Progress] = []
         resumed = sweep(vit, recipe, batches, heard.append, InDirectory(tmp_path))
         assert min(each.fraction for each in heard if each.stage is Stage.COMPRESS and each.loss is not None) > 0.75
@@ -160,7 +150,7 @@ class TestAMethodThatTrains:
             torch.testing.assert_close(one.model.state_dict(), other.model.state_dict(), rtol=0, atol=0)
 
     def test_of_another_recipe_starts_anew(self, vit: nn.Module, batches: Batches, tmp_path: Path) -> None:
-        self.interrupted(vit, VtpRecipe(**TRAINED), batches, tmp_path, Stage.COMPRESS, after=0.5)
+        interrupted(vit, VtpRecipe(**TRAINED), batches, tmp_path, Stage.COMPRESS, after=0.5)
         other = VtpRecipe(**TRAINED | {"target_ratio": 0.3})
         heard: list[Progress] = []
         resumed = compress(vit, other, batches, heard.append, InDirectory(tmp_path))
