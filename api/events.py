@@ -13,7 +13,7 @@ from api.errors import DATABASE_UNREACHABLE, responses
 from api.identity import known
 from api.resources import Found, Resources
 from api.schemas import JobEvent
-from store import jobs
+from store import events
 from store.errors import JobNotFoundError
 from store.values import EventView, JobView
 
@@ -35,7 +35,7 @@ router = APIRouter(prefix="/v1/jobs/{job_id}/events", tags=["jobs"])
 
 async def opening(job_id: JobId, request: Request, found: Found) -> tuple[JobView, int]:
     """The job, and the id of its last event. The id is read first: an event may then come twice, but none is missed."""
-    last = await found.gathered.ask(jobs.last_event_ids, job_id) or 0
+    last = await found.gathered.ask(events.last_ids, job_id) or 0
     look = await found.gathered.ask(found.looks.each, (job_id, (await known(request)).owner_id))
     if look is None:
         raise JobNotFoundError(job_id)
@@ -66,20 +66,20 @@ async def watch(
     else:
         seen = last_event_id
     while not found.stopping.is_set():
-        events = await _events_after(found, job.id, seen)
-        for event in events or ():
+        new = await _events_after(found, job.id, seen)
+        for event in new or ():
             yield ServerSentEvent(event=event.kind, id=str(event.id), data=JobEvent.model_validate(event))
             seen, over = event.id, event.state.is_final
-        if events == [] and over:
+        if new == [] and over:
             return
-        if not events:
+        if not new:
             await anyio.sleep(POLL_SECONDS)
 
 
 async def _events_after(found: Resources, job_id: str, seen: int) -> list[EventView] | None:
     """None while the database is away: the stream has begun, and outlives that."""
     try:
-        return await found.gathered.ask(jobs.events_after_each, (job_id, seen)) or []
+        return await found.gathered.ask(events.after_each, (job_id, seen)) or []
     except DATABASE_UNREACHABLE as error:
         log.warning("events not read", job_id=job_id, error=type(error).__name__)
         return None

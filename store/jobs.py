@@ -8,7 +8,7 @@ from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
-from sqlalchemy import Select, case, func, insert, literal, select, union_all, update
+from sqlalchemy import Select, case, insert, literal, select, union_all, update
 from sqlalchemy.orm import Session
 
 from core.recipe import AnyRecipe
@@ -24,9 +24,9 @@ from store.errors import (
 )
 from store.session import is_any, now
 from store.states import EventKind, JobKind, JobState, Queue
-from store.tables import Artifact, Event, Job, Owner
+from store.tables import Artifact, Job, Owner
 from store.transitions import literal_state, log, write
-from store.values import ArtifactView, EventView, JobView, Page, Place
+from store.values import ArtifactView, JobView, Page, Place
 from vitpress.plan import Plan
 
 DAY = timedelta(hours=24)
@@ -276,50 +276,6 @@ def artifact(session: Session, job_id: str, name: str) -> ArtifactView:
     if column(session, job_id, Job.artifacts_deleted_at) is not None:
         raise ArtifactsDeletedError(job_id)
     raise ArtifactNotFoundError(job_id, name)
-
-
-def events_after(
-    session: Session, job_id: str, last_event_id: int = 0, limit: int = 100, kinds: Collection[EventKind] = ()
-) -> list[EventView]:
-    """The log behind ``last_event_id``, oldest first. ``kinds``: any of them; empty: all.
-
-    Empty for a job that is not there, too.
-    """
-    query = select(Event).where(Event.job_id == job_id, Event.id > last_event_id).order_by(Event.id).limit(limit)
-    if kinds:
-        query = query.where(Event.kind.in_(kinds))
-    rows = session.scalars(query)
-    return [
-        EventView(
-            row.id,
-            row.kind,
-            row.at,
-            row.state,
-            row.stage,
-            row.fraction,
-            row.loss,
-            row.eta_seconds,
-            row.attempt,
-            row.message,
-        )
-        for row in rows
-    ]
-
-
-def events_after_each(
-    session: Session, asked: Collection[tuple[str, int]], limit: int = 100
-) -> dict[tuple[str, int], list[EventView]]:
-    """As ``events_after``, by the ids of jobs and of their events; those behind which there is nothing are left out."""
-    newest = last_event_ids(session, {job_id for job_id, _ in asked})
-    behind = [(job_id, seen) for job_id, seen in asked if newest.get(job_id, 0) > seen]
-    return {each: events_after(session, *each, limit) for each in behind}
-
-
-def last_event_ids(session: Session, job_ids: Collection[str]) -> dict[str, int]:
-    """The ids that ``events_after`` continues from now on, of those of the jobs that have events."""
-    last = select(func.max(Event.id)).where(Event.job_id == Job.id).scalar_subquery()
-    rows = session.execute(select(Job.id, last.label("last")).where(Job.id.in_(job_ids)))
-    return {row.id: row.last for row in rows if row.last is not None}
 
 
 def column(session: Session, job_id: str, column: Any) -> Any:

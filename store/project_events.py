@@ -14,6 +14,7 @@ from typing import Self
 from sqlalchemy import BigInteger, Text, cast, func, literal, select, tuple_
 from sqlalchemy.orm import Session
 
+from store.events import view
 from store.states import JobKind
 from store.tables import Event, Job
 from store.values import EventView
@@ -83,20 +84,5 @@ def after(
         .order_by(Event.xid, Event.id)
         .limit(limit)
     )
-    events = [ProjectEvent(job_id, _view(row), Position(row.xid, row.id)) for row, job_id in session.execute(query)]
+    events = [ProjectEvent(job_id, view(row), Position(row.xid, row.id)) for row, job_id in session.execute(query)]
     return events, events[-1].position if len(events) == limit else max(position, until)
-
-
-def _view(row: Event) -> EventView:
-    return EventView(
-        row.id,
-        row.kind,
-        row.at,
-        row.state,
-        row.stage,
-        row.fraction,
-        row.loss,
-        row.eta_seconds,
-        row.attempt,
-        row.message,
-    )

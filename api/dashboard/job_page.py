@@ -19,7 +19,7 @@ from api.queue import heard_lately
 from api.resources import Found
 from core.progress import Stage
 from core.report import Report
-from store import changes, forecast, jobs
+from store import changes, events, forecast, jobs
 from store.queue import ring
 from store.session import transaction
 from store.states import EventKind
@@ -37,7 +37,7 @@ def get(job_id: JobId, request: Request, visitor: Visitor, found: Found) -> HTML
     with transaction(found.engine, read_only=True) as session:
         job = jobs.get(session, job_id)
         artifacts = jobs.artifacts(session, job_id)
-        log = jobs.events_after(session, job_id, limit=10_000, kinds=[EventKind.STATE, EventKind.STAGE])
+        log = events.after(session, job_id, limit=10_000, kinds=[EventKind.STATE, EventKind.STAGE])
         within = heard_lately(found.settings)
         report = jobs.report(session, job_id) if job.state == "succeeded" else None
         queued = [] if job.state.is_final else forecast.own(session, visitor.owner_id, within=within, limit=FORESEEN)

@@ -9,7 +9,7 @@ from fastapi.testclient import TestClient
 from test_api_jobs import NOWHERE
 
 from hands import Worker
-from store import jobs
+from store import events
 from store.session import transaction
 from store.values import Scope
 from team import Team
@@ -93,7 +93,7 @@ class TestClone:
         assert {name: new[name] for name in same} == {name: old.json()[name] for name in same}
         assert new["id"] != old.json()["id"]
         with transaction(worker.engine) as session:
-            [event] = jobs.events_after(session, new["id"])
+            [event] = events.after(session, new["id"])
         assert event.message == f"cloned from {old.json()['id']}"
 
     def test_has_what_the_body_says_otherwise(self, client: TestClient, submission: Submission) -> None:

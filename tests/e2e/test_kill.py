@@ -18,7 +18,7 @@ import services
 from core.progress import Stage
 from core.recipe import FisherRecipe
 from steps import Steps
-from store import jobs, queue, workers
+from store import events, jobs, queue, workers
 from store.blobs import Blobs
 from store.settings import Settings
 from store.states import JobState, Queue
@@ -98,7 +98,7 @@ class TestAKilledRunner:
             restarted(steps, job_id, time.monotonic())
             job = succeeded(steps, settings, job_id, tmp_path / "artifact")
         assert job.attempt == 2
-        assert "the runner was killed by SIGKILL" in [event.message for event in steps.do(jobs.events_after, job_id)]
+        assert "the runner was killed by SIGKILL" in [event.message for event in steps.do(events.after, job_id)]
 
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
@@ -122,5 +122,5 @@ class TestAKilledWorker:
             job = succeeded(steps, settings, job_id, tmp_path / "artifact")
         assert job.attempt == 2
         assert "the worker was lost while it ran this job" in [
-            event.message for event in steps.do(jobs.events_after, job_id)
+            event.message for event in steps.do(events.after, job_id)
         ]

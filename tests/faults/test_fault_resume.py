@@ -16,7 +16,7 @@ import vitpress
 from core.progress import Stage
 from core.report import Report
 from steps import Steps
-from store import jobs
+from store import events, jobs
 from store.blobs import Blobs
 from store.settings import Settings
 from store.states import JobState
@@ -40,11 +40,9 @@ def steps(house: House) -> Steps:
     return Steps(house.database())
 
 
-def done(events: Sequence[EventView], stage: Stage, attempt: int) -> list[float]:
+def done(log: Sequence[EventView], stage: Stage, attempt: int) -> list[float]:
     """Which fractions of the training in ``stage`` the attempt told of."""
-    return [
-        each.fraction for each in events if (each.stage, each.attempt) == (stage, attempt) and each.loss is not None
-    ]
+    return [each.fraction for each in log if (each.stage, each.attempt) == (stage, attempt) and each.loss is not None]
 
 
 def answers(house: House, steps: Steps, job_id: str, directory: Path) -> torch.Tensor:
@@ -80,9 +78,9 @@ def test_a_job_that_is_killed_while_it_trains_loses_no_more_than_what_came_after
     assert judge([job_id, undisturbed_id], read(house.database())).is_clean
     job = house.look(job_id)
     assert (job.state, job.attempt) == (JobState.SUCCEEDED, 3)
-    events = steps.do(jobs.events_after, job_id, limit=10_000)
-    assert Stage.COMPRESS not in {each.stage for each in events if each.attempt == 3}
-    resumed_at = min(done(events, Stage.COMPRESS, attempt=2))
+    log = steps.do(events.after, job_id, limit=10_000)
+    assert Stage.COMPRESS not in {each.stage for each in log if each.attempt == 3}
+    resumed_at = min(done(log, Stage.COMPRESS, attempt=2))
     assert 1 / STEPS < resumed_at < 1  # the first step is what one from zero would have told of
     report = steps.do(jobs.report, job_id)
     assert isinstance(report, Report)

@@ -7,7 +7,7 @@ from sqlalchemy import Engine, update
 
 from examples import PLAN, REPORT
 from steps import Steps
-from store import attempts, changes, jobs, storage, trash, upkeep
+from store import attempts, changes, events, jobs, storage, trash, upkeep
 from store.errors import DailyLimitError, JobNotFinishedError, JobNotFoundError, JobNotRetriableError, StorageQuotaError
 from store.owners import create, set_limits
 from store.session import transaction
@@ -42,9 +42,9 @@ def succeeded(steps: Steps) -> JobView:
 
 class TestRetrying:
     def test_queues_the_same_job_with_its_history_and_attempts_to_come(self, steps: Steps, failed: JobView) -> None:
-        before = steps.do(jobs.events_after, failed.id)
+        before = steps.do(events.after, failed.id)
         job = steps.do(changes.retry, failed.id, 5)
-        after = steps.do(jobs.events_after, failed.id)
+        after = steps.do(events.after, failed.id)
         assert (job.state, job.attempt, job.max_attempts) == (JobState.QUEUED, 1, 6)
         assert (job.error, job.finished_at, job.stage) == (None, None, None)
         assert after[:-1] == before
@@ -79,7 +79,7 @@ class TestDeleting:
         steps.do(changes.delete_, succeeded.id)
         with pytest.raises(JobNotFoundError):
             steps.get(succeeded.id)
-        assert steps.do(jobs.events_after, succeeded.id) == []
+        assert steps.do(events.after, succeeded.id) == []
         assert steps.do(storage.used, LOCAL_ID) == 0
         assert steps.do(trash.list_, NOW) == [f"jobs/{succeeded.id}"]
 

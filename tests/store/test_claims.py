@@ -8,7 +8,7 @@ from sqlalchemy import Engine
 
 from core.progress import Progress, Stage
 from steps import LEASE, Steps, at_once
-from store import attempts, jobs, upkeep
+from store import attempts, events, jobs, upkeep
 from store.columns import uuid7
 from store.errors import LeaseLostError
 from store.session import transaction
@@ -99,7 +99,7 @@ class TestTheFence:
         assert steps.do(attempts.heartbeat, stale, LEASE) is Lease.LOST
 
     def test_a_stale_attempt_can_write_nothing(self, steps: Steps, stale: Claim) -> None:
-        before = steps.get(stale.job_id), steps.do(jobs.events_after, stale.job_id)
+        before = steps.get(stale.job_id), steps.do(events.after, stale.job_id)
         with pytest.raises(LeaseLostError):
             steps.do(attempts.record_progress, stale, Progress(Stage.UPLOAD, 1.0))
         with pytest.raises(LeaseLostError):
@@ -107,7 +107,7 @@ class TestTheFence:
         assert steps.do(attempts.lose, stale, JobError("killed", "late")) is None
         assert steps.do(attempts.release, stale) is None
         steps.do(attempts.end_cancelled, stale)
-        assert (steps.get(stale.job_id), steps.do(jobs.events_after, stale.job_id)) == before
+        assert (steps.get(stale.job_id), steps.do(events.after, stale.job_id)) == before
 
 
 class TestLeases:

@@ -8,7 +8,7 @@ from core.progress import Progress, Stage
 from core.recipe import Finetune
 from examples import PLAN, RECIPE, REPORT, SWEEP_RECIPE, SWEEP_REPORT
 from steps import LEASE, Steps
-from store import attempts, jobs, upkeep
+from store import attempts, events, jobs, upkeep
 from store.errors import JobFinishedError, JobNotFoundError, LeaseLostError
 from store.states import EventKind, JobState, Queue
 from store.tables import LOCAL_ID
@@ -181,8 +181,8 @@ class TestTheLog:
         steps.do(attempts.record_progress, first, Progress(Stage.LOAD, 0.75))
         steps.do(attempts.lose, first, CRASH)
         finish(steps, steps.claim())
-        events = steps.do(jobs.events_after, job.id)
-        assert [(event.kind, event.state, event.stage, event.fraction, event.attempt) for event in events] == [
+        log = steps.do(events.after, job.id)
+        assert [(event.kind, event.state, event.stage, event.fraction, event.attempt) for event in log] == [
             (EventKind.STATE, JobState.QUEUED, None, 0.0, 0),
             (EventKind.STATE, JobState.RUNNING, None, 0.0, 1),
             (EventKind.STAGE, JobState.RUNNING, Stage.LOAD, 0.0, 1),
@@ -191,17 +191,17 @@ class TestTheLog:
             (EventKind.STATE, JobState.RUNNING, None, 0.0, 2),
             (EventKind.STATE, JobState.SUCCEEDED, None, 0.0, 2),
         ]
-        assert events[4].message == CRASH.message
-        assert [event.id for event in events] == sorted({event.id for event in events})
+        assert log[4].message == CRASH.message
+        assert [event.id for event in log] == sorted({event.id for event in log})
 
     def test_it_resumes_behind_an_event(self, steps: Steps) -> None:
         job = steps.submit()
         steps.submit()
         steps.do(jobs.request_cancel, job.id)
-        first, second = steps.do(jobs.events_after, job.id)
-        assert steps.do(jobs.events_after, job.id, first.id) == [second]
-        assert steps.do(jobs.events_after, job.id, limit=1) == [first]
-        assert steps.do(jobs.last_event_ids, [job.id]) == {job.id: second.id}
+        first, second = steps.do(events.after, job.id)
+        assert steps.do(events.after, job.id, first.id) == [second]
+        assert steps.do(events.after, job.id, limit=1) == [first]
+        assert steps.do(events.last_ids, [job.id]) == {job.id: second.id}
 
 
 class TestListing:
@@ -342,7 +342,7 @@ class TestAStageThatTrains:
         claim = steps.claim()
         steps.do(attempts.record_progress, claim, Progress(Stage.FINETUNE, 0.5, loss=0.25, eta_seconds=31.0))
         assert (steps.get(job.id).stage_loss, steps.get(job.id).stage_eta_seconds) == (0.25, 31.0)
-        last = steps.do(jobs.events_after, job.id)[-1]
+        last = steps.do(events.after, job.id)[-1]
         assert (last.loss, last.eta_seconds) == (0.25, 31.0)
         steps.do(attempts.record_progress, claim, Progress(Stage.EVALUATE, 0.0))
         assert (steps.get(job.id).stage_loss, steps.get(job.id).stage_eta_seconds) == (None, None)

@@ -13,7 +13,7 @@ from core.errors import HubUnreachableError
 from core.progress import Progress, Stage, ignore
 from examples import PLAN, REPORT
 from steps import Steps
-from store import attempts, jobs, upkeep
+from store import attempts, events, upkeep
 from store.blobs import Blobs
 from store.columns import uuid7
 from store.errors import BlobNotFoundError, BlobStoreError, LeaseLostError
@@ -31,9 +31,9 @@ class TestReportingProgress:
         for stage in (Stage.LOAD, Stage.CALIBRATE):
             for step in range(101):
                 recorder(Progress(stage, step / 100))
-        events = steps.do(jobs.events_after, job.id)
-        assert [event.stage for event in events if event.kind is EventKind.STAGE] == [Stage.LOAD, Stage.CALIBRATE]
-        assert len(events) < 20
+        log = steps.do(events.after, job.id)
+        assert [event.stage for event in log if event.kind is EventKind.STAGE] == [Stage.LOAD, Stage.CALIBRATE]
+        assert len(log) < 20
 
     def test_a_fenced_off_attempt_stops_at_its_next_report(self, database: Engine, steps: Steps) -> None:
         steps.submit()

@@ -16,7 +16,7 @@ from sqlalchemy import Engine, select, update
 import processes
 import services
 from steps import Steps
-from store import jobs, queue, workers
+from store import events, jobs, queue, workers
 from store.session import now
 from store.settings import Settings
 from store.states import JobState, Queue
@@ -261,7 +261,7 @@ class TestDying:
             runner.kill()
         job = wait_for(steps, job_id, JobState.FAILED)
         assert job.attempt == 2
-        messages = [event.message for event in steps.do(jobs.events_after, job_id)]
+        messages = [event.message for event in steps.do(events.after, job_id)]
         assert "the runner was killed by SIGKILL" in messages
 
     def test_a_runner_that_dies_every_time_fails_its_job_by_name(

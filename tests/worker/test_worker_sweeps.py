@@ -18,7 +18,7 @@ from core.recipe import AnyRecipe, FisherRecipe
 from core.report import Report, SweepReport
 from migrations.upgrade import upgrade
 from steps import Steps
-from store import checks, datasets, jobs
+from store import checks, datasets, events, jobs
 from store.blobs import Blobs
 from store.columns import uuid7
 from store.owners import LOCAL
@@ -132,8 +132,8 @@ class TestASweep:
             assert all(image.thumbnail for image in evidence.changes.images)
 
     def test_goes_through_every_stage_once(self, own_steps: Steps, sweep: JobView) -> None:
-        events = own_steps.do(jobs.events_after, sweep.id)
-        stages = [event.stage for event in events if event.kind == "stage"]
+        log = own_steps.do(events.after, sweep.id)
+        stages = [event.stage for event in log if event.kind == "stage"]
         assert stages == [Stage.LOAD, Stage.CALIBRATE, Stage.COMPRESS, Stage.EVALUATE, Stage.EXPORT, Stage.UPLOAD]
 
 
