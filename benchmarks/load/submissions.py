@@ -3,6 +3,7 @@ is answered. The bare handler takes the same body. After the last round PostgreS
 counted."""
 
 import json
+import signal
 import time
 from statistics import median
 
@@ -40,7 +41,8 @@ def measure(ground: Ground) -> None:
             rounds.append(measured)
             if number == 0:
                 rows.settle(ground.engine)  # or the plans of all rounds would be those for an empty table
-    ground.postgres.crash()
+    ground.postgres.stop(signal.SIGQUIT)  # its immediate shutdown, which is a crash
+    ground.postgres.start()
     with ground.engine.begin() as connection:
         count = text("SELECT count(*) FROM jobs WHERE owner_id = :owner")
         kept = connection.execute(count, {"owner": team.owner_id}).scalar_one()

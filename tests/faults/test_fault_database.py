@@ -22,6 +22,7 @@ from sqlalchemy import Engine, event, make_url, select, text
 
 import services
 from api.app import create_app
+from benchmarks.load.postgres import OwnPostgres
 from examples import SMALL_JOB
 from migrations.upgrade import upgrade
 from serving import serving
@@ -34,13 +35,13 @@ NO_BROKER = "redis://127.0.0.1:1/0"
 
 
 @pytest.fixture(scope="module")
-def postgres() -> Iterator[services.OwnPostgres]:
-    with services.OwnPostgres() as server:
+def postgres() -> Iterator[OwnPostgres]:
+    with OwnPostgres(durable=False) as server:
         yield server
 
 
 @pytest.fixture
-def house(postgres: services.OwnPostgres, redis_url: str, tmp_path: Path) -> Iterator[House]:
+def house(postgres: OwnPostgres, redis_url: str, tmp_path: Path) -> Iterator[House]:
     """On a database of that server, with which it goes."""
     name = f"vitpress_{uuid.uuid4().hex}"
     with psycopg.connect(postgres.url, autocommit=True) as connection:
@@ -95,7 +96,7 @@ class Clients:
 
 class TestADatabaseThatIsRestarted:
     def test_costs_neither_a_job_nor_the_api_its_life(
-        self, house: House, postgres: services.OwnPostgres, figures: Figures
+        self, house: House, postgres: OwnPostgres, figures: Figures
     ) -> None:
         clients = Clients(house)
         with house.api() as api, house.worker():
