@@ -3,6 +3,7 @@
 Callers own the transaction: one a request or task, committed where ``transaction`` ends. Nothing else here commits.
 """
 
+import sqlite3
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -42,6 +43,7 @@ from store.shared import made_once
 STATEMENT_SECONDS = 15  # whoever waits for so long, waits for a lock whose holder hangs
 ANSWER_SECONDS = STATEMENT_SECONDS + 5  # then it is not the statement that hangs, but the line or the server
 POOL_SECONDS = 5
+BUSY_SECONDS = 10  # that a connection to SQLite waits for the writer
 _POSTGRES_OPTIONS = {
     "connect_timeout": 5,
     "keepalives_idle": 5,  # a dead line is noticed before a lease lapses for it
@@ -123,12 +125,26 @@ def _prepare_postgres(connection: Any, _record: object) -> None:
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:
     connection.isolation_level = None  # the driver begins nothing by itself; _begin_sqlite does
-    connection.execute("PRAGMA busy_timeout = 10000")
-    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000}")
+    _write_ahead(connection)
     connection.execute("PRAGMA synchronous = FULL")  # under NORMAL, a power failure undoes the last commits
     connection.execute("PRAGMA foreign_keys = ON")
     # Its own knows no letters but those of ASCII, and PostgreSQL's does.
     connection.create_function("lower", 1, lambda text: None if text is None else str(text).lower(), deterministic=True)
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """Whoever opens a new database first changes it, for good. Another who comes meanwhile is refused at once, and not
+    made to wait: SQLite takes readers that want to write for a deadlock."""
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+        time.sleep(0.02)
 
 
 def _begin_sqlite(connection: Connection) -> None:
