@@ -59,7 +59,7 @@ coverage: $(VENV)/dev  ## Which lines of core and store their own tests reach, i
 	$(BIN)/coverage report
 
 mutants: $(VENV)/dev  ## Mutate core's numerics and list what no test noticed; ONLY='core.lowrank*' takes a part
-	@mkdir -p build/mutants && cp -ru --preserve=timestamps core client tests pyproject.toml build/mutants
+	@mkdir -p build/mutants && cp -ru --preserve=timestamps benchmarks core client tests pyproject.toml build/mutants
 	$(PIP) --upgrade --target build/mutmut --require-hashes --requirement locks/mutmut.txt
 	cd build/mutants && $(MUTMUT) run --max-children 1 $(if $(ONLY),'$(ONLY)')
 	cd build/mutants && $(MUTMUT) results

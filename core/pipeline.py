@@ -89,12 +89,11 @@ def sweep(
         before = [compressed_before(place, each, original) for place, each in zip(places, recipes, strict=True)]
         missing = [index for index, found in enumerate(before) if not found]
         which, where = [recipes[index] for index in missing], [places[index] for index in missing]
-        made = iter(reach(which, original, shape, fitted, clock, where))
-        reached = [found or next(made) for found in before]
-        kept = [
-            place and with_compressed(place, each, found=each is found)
-            for place, each, found in zip(places, reached, before, strict=True)
-        ]
+        made = reach(which, original, shape, fitted, clock, where)
+        reached, kept = [], []
+        for place, found in zip(places, before, strict=True):
+            reached.append(found or next(made))
+            kept.append(place and with_compressed(place, reached[-1], found=found is not None))
         tuned = _tuned(reached, original, recipe, fitted.calibration, held_out, clock, kept)
 
     clock(Progress(Stage.EVALUATE, 0.0))

@@ -38,8 +38,9 @@ def reach(
     data: Prepared,
     on_progress: OnProgress,
     checkpoints: Sequence[Checkpoints | None] = (),
-) -> list[Reached]:
-    """A model for each of ``recipes``, which differ in their ratios alone. ``model`` is left as it is.
+) -> Iterator[Reached]:
+    """A model for each of ``recipes``, which differ in their ratios alone, as soon as it is there. ``model`` is left as
+    it is.
 
     ``checkpoints``: of each, where a method that trains leaves what it has; none: nowhere.
 
@@ -48,27 +49,25 @@ def reach(
     match list(recipes):
         case [FisherRecipe(goal="target_latency") as recipe]:
             surveyed = survey(model, shape, data, recipe.seed, on_progress)
-            return [_fast_enough(recipe, surveyed, data, on_progress)]
+            yield _fast_enough(recipe, surveyed, data, on_progress)
         case [FisherRecipe(goal="max_error_increase") as recipe]:
             fitted, held_out = hold_out(data, HELD_OUT)
             surveyed = survey(model, shape, fitted, recipe.seed, on_progress)
             reached = _smallest_within(recipe, surveyed, held_out, on_progress)
             check = _self_check(surveyed, surveyed.rebuild(reached.plan), reached.plan, data)
-            return [replace(reached, self_check=check, spectra=surveyed.spectra(reached.plan))]
+            yield replace(reached, self_check=check, spectra=surveyed.spectra(reached.plan))
         case [FisherRecipe() as recipe, *_]:
             surveyed = survey(model, shape, data, recipe.seed, on_progress)
             curves = surveyed.curves(target_of(shape, recipe).gain)
             plans = [allocate(shape, curves, each) for each in recipes]
             parts = _after_survey(on_progress, len(recipes))
-            return [
-                _shrunk(each, surveyed, plan, data, part, refit=recipe.refit)
-                for each, plan, part in zip(recipes, plans, parts, strict=True)
-            ]
+            for each, plan, part in zip(recipes, plans, parts, strict=True):
+                yield _shrunk(each, surveyed, plan, data, part, refit=recipe.refit)
         case _:
             published = cast(Sequence[LiteratureRecipe], recipes)
             places = checkpoints or [None] * len(published)
-            runs = zip(published, shares(on_progress, len(published)), places, strict=True)
-            return [_by_method(each, model, shape, data, part, place) for each, part, place in runs]
+            for each, part, place in zip(published, shares(on_progress, len(published)), places, strict=True):
+                yield _by_method(each, model, shape, data, part, place)
 
 
 def _by_method(

@@ -92,6 +92,20 @@ class TestACompression:
         assert resumed.report.self_check == undisturbed.report.self_check
         torch.testing.assert_close(resumed.model.state_dict(), undisturbed.model.state_dict(), rtol=0, atol=0)
 
+    def test_of_a_sweep_goes_on_with_the_models_that_it_had(
+        self, vit: nn.Module, batches: Batches, tmp_path: Path
+    ) -> None:
+        recipe = FisherRecipe(target_ratios=(0.3, 0.4, 0.5), calibration_images=64)
+        undisturbed = sweep(vit, recipe, batches)
+        interrupted(vit, recipe, batches, tmp_path, Stage.COMPRESS, after=0.7)  # in the second of three
+        last = InDirectory(tmp_path).load()
+        assert last is not None
+        assert {each.name for each in last.iterdir()} == {"0-compressed.json", "0-compressed.safetensors"}
+        resumed = sweep(vit, recipe, batches, checkpoints=InDirectory(tmp_path))
+        for one, other in zip(resumed, undisturbed, strict=True):
+            assert (one.plan, one.report.self_check) == (other.plan, other.report.self_check)
+            torch.testing.assert_close(one.model.state_dict(), other.model.state_dict(), rtol=0, atol=0)
+
     def test_reports_the_model_that_it_gives(self, vit: nn.Module, batches: Batches) -> None:
         """The fine-tuned one is what is evaluated, and it removes what was asked for."""
         plain = compress(vit, BASELINE.model_copy(update={"finetune": None}), batches)
@@ -145,7 +159,7 @@ class TestAMethodThatTrains:
         interrupted(vit, recipe, batches, tmp_path, Stage.COMPRESS, after=0.75)
         heard: list[Progress] = []
         resumed = sweep(vit, recipe, batches, heard.append, InDirectory(tmp_path))
-        assert min(each.fraction for each in heard if each.stage is Stage.COMPRESS and each.loss is not None) > 0.75
+        assert min(each.fraction for each in heard if each.stage is Stage.COMPRESS and each.loss is not None) > 0.5
         for one, other in zip(resumed, undisturbed, strict=True):
             torch.testing.assert_close(one.model.state_dict(), other.model.state_dict(), rtol=0, atol=0)
 
