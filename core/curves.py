@@ -111,16 +111,15 @@ def _combinations(prices: Prices) -> Iterator[tuple[NDArray[np.int64], Numbers]]
     """Arrays of sizes, a row for each of their numbers, and their losses."""
     match prices:
         case LinearPrices():
-            yield _grid({}, prices.rank)
+            yield _grid(prices.rank)
         case FeedForwardPrices():
-            yield _grid({}, prices.width, prices.fc1, prices.fc2)
+            yield _grid(prices.width, prices.fc1, prices.fc2)
         case AttentionPrices():
             for count, head in prices.heads.items():
                 yield _grid({count: 0.0}, head.qk, head.v, prices.qkv, prices.proj)
 
 
-def _grid(first: Losses, *rest: Losses) -> tuple[NDArray[np.int64], Numbers]:
-    axes = [each for each in (first, *rest) if each]
+def _grid(*axes: Losses) -> tuple[NDArray[np.int64], Numbers]:
     sizes = np.meshgrid(*(np.array(list(axis), np.int64) for axis in axes), indexing="ij")
     losses = np.meshgrid(*(np.array(list(axis.values())) for axis in axes), indexing="ij")
     return np.stack([each.ravel() for each in sizes]), sum(each.ravel() for each in losses)
@@ -136,7 +135,7 @@ def _worth_taking(gains: Numbers, losses: Numbers, base: float) -> list[int]:
     first = order[np.unique(np.sort(share), return_index=True)[1]]
     worth: list[int] = []
     least = np.inf
-    for index in first[np.argsort(-gains[first], kind="stable")]:
+    for index in first[np.argsort(-gains[first])]:
         if losses[index] < least:
             least = losses[index]
             worth.append(int(index))

@@ -15,6 +15,7 @@ from core.curves import (
     HeadPrices,
     LinearPrices,
     Numbers,
+    Option,
     curve,
     full_option,
     macs_gained,
@@ -45,21 +46,27 @@ class TestCurve:
 
     def test_adds_up_the_losses_of_an_attention_s_parts(self) -> None:
         heads = {4: HeadPrices(qk={24: 0.0, 8: 0.5}, v={24: 0.0, 16: 0.25})}
-        prices = AttentionPrices(heads=heads, qkv={0: 0.0, 32: 2.0}, proj={0: 0.0})
+        prices = AttentionPrices(heads=heads, qkv={0: 0.0, 32: 2.0}, proj={0: 0.0, 16: 4.0})
         losses = {option.size: option.loss for option in curve(attention("a"), prices).options}
         assert losses[AttentionSize(4, 8, 16)] == 0.75
         assert losses[AttentionSize(4, 8, 24)] == 0.5
         assert losses[AttentionSize(4, 8, 16, qkv_rank=32)] == 2.75
+        assert losses[AttentionSize(4, 8, 16, qkv_rank=32, proj_rank=16)] == 6.75
 
     def test_adds_up_the_losses_of_a_feed_forward_block_s_parts(self) -> None:
-        prices = FeedForwardPrices(width={384: 0.0, 192: 1.0}, fc1={0: 0.0, 24: 4.0}, fc2={0: 0.0})
+        prices = FeedForwardPrices(width={384: 0.0, 192: 1.0}, fc1={0: 0.0, 24: 4.0}, fc2={0: 0.0, 16: 8.0})
         losses = {option.size: option.loss for option in curve(feed_forward("b"), prices).options}
         assert losses[FeedForwardSize(192)] == 1.0
         assert losses[FeedForwardSize(192, fc1_rank=24)] == 5.0
+        assert losses[FeedForwardSize(192, fc1_rank=24, fc2_rank=16)] == 13.0
 
     def test_begins_below_nothing_where_the_dense_form_has_more_biases_than_the_original(self) -> None:
         without_bias = linear("d", parameters=97 * 96)
-        assert full_option(without_bias).removed == -96
+        assert full_option(without_bias) == Option(LinearSize(0), removed=-96, gain=-96.0, loss=0.0)
+
+    def test_begins_with_what_the_dense_form_is_written_as(self) -> None:
+        without_bias = linear("d", parameters=97 * 96).model_copy(update={"dense_parameters": 97 * 96})
+        assert full_option(without_bias) == Option(LinearSize(0), removed=0, gain=0.0, loss=0.0)
 
     def test_of_macs_counts_them_and_says_the_parameters_all_the_same(self) -> None:
         layer = attention("a")
@@ -114,6 +121,13 @@ class TestThinning:
         for rank in range(1, 3001):
             # what no option of less loss gains, one does within a share
             assert any(o.gain > gains[rank] - 1.000001 * share and o.loss <= losses[rank] for o in options[1:])
+
+    def test_takes_the_cheapest_of_each_share(self) -> None:
+        """Shares of four, counted from the full size's gain of 1, and none is beaten by what gains more."""
+        gains = {0: 1.0} | {rank: 1.0 + rank for rank in range(1, 4 * OPTIONS + 1)}
+        losses = {rank: float(rank) for rank in gains}
+        options = curve(linear("d"), LinearPrices(losses), by_rank(gains)).options
+        assert [option.gain for option in options] == [1.0, 2.0, *(1.0 + 4 * share for share in range(1, OPTIONS + 1))]
 
     def test_of_equal_losses_in_a_share_keeps_what_gains_most(self) -> None:
         gains = {0: 0.0, 1: 10.1, 2: 10.7, 3: 10.4, 4: 4.0 * OPTIONS}
