@@ -36,6 +36,10 @@ class TestPlan:
         assert plan.macs_after == SHAPE.macs - saved < SHAPE.macs
         assert [layer.path for layer in plan.layers] == ["a", "b", "c", "d"]
 
+    def test_wants_a_choice_for_each_curve(self) -> None:
+        with pytest.raises(ValueError, match="shorter"):
+            plan_of(SHAPE, [Curve(layer, ()) for layer in LAYERS], [Option(LAYERS[0].full, 0, 0.0, 0.0)], measured=True)
+
     def test_says_all_of_an_attention(self) -> None:
         layer = attention("a").model_copy(update={"out_features": 89})
         assert one(layer, AttentionSize(3, 8, 16, 0, 24)) == Attention(

@@ -8,8 +8,9 @@ from timm.layers import GluMlp, SwiGLU
 from torch import Tensor, nn
 
 from core.calibrate import Moments
+from core.candidates import Map
 from core.curves import FeedForwardPrices
-from core.lowrank import Affine
+from core.lowrank import Affine, Factors, LowRank
 from core.prune import FeedForwardCandidate
 from core.shapes import FeedForwardShape, FeedForwardSize
 from vitpress.layers import FeedForward
@@ -64,6 +65,12 @@ def written(found: FeedForwardCandidate, block: FeedForward, width: int) -> tupl
     assert isinstance(write, Affine)
     kept = units(read.weight, block)
     return torch.zeros(OUTPUTS, HIDDEN).double().index_copy(1, torch.tensor(kept), write.weight), kept
+
+
+def product(found: Map) -> tuple[Tensor, Tensor]:
+    """The weight that two maps make together, and the bias."""
+    assert isinstance(found, Factors)
+    return found.second @ found.first, found.bias
 
 
 class TestFullSize:
@@ -126,6 +133,50 @@ class TestWidth:
         blocks = candidate(block).prices.width
         assert blocks[12] == pytest.approx(singly[12], rel=0.25)
         assert blocks[12] != singly[12]
+        monkeypatch.setattr("core.prune.BLOCKS", 12)
+        assert candidate(block).prices.width == singly  # less than two units at a time is one
+
+
+READ, WRITE = moments(INPUTS, HIDDEN, 10), moments(HIDDEN, OUTPUTS, 20)
+
+
+class TestRank:
+    """Of either map, judged by what it reads and by what the loss minds of what it writes."""
+
+    @pytest.mark.parametrize(
+        ("name", "size", "given"),
+        [("fc1", FeedForwardSize(HIDDEN, fc1_rank=3), READ), ("fc2", FeedForwardSize(HIDDEN, fc2_rank=3), WRITE)],
+    )
+    def test_predicts_the_quadratic_form_of_the_change_it_makes(
+        self, block: FeedForward, name: str, size: FeedForwardSize, given: Moments
+    ) -> None:
+        found = candidate(block)
+        weight, bias = product(found.at(size).maps[name])
+        dense, dense_bias = (block.get_parameter(f"{name}.{part}").detach().double() for part in ("weight", "bias"))
+        change, mean = weight - dense, given.mean.double()
+        loss = 0.5 * torch.trace(given.gradient.double() @ change @ given.covariance.double() @ change.T)
+        assert getattr(found.prices, name)[3] == pytest.approx(float(loss), rel=0.15)  # its metric is damped
+        torch.testing.assert_close(F.linear(mean, weight, bias), F.linear(mean, dense, dense_bias))
+
+    def test_of_fewer_units_is_judged_by_those_that_stay(self, block: FeedForward) -> None:
+        found = candidate(block)
+        maps = found.at(FeedForwardSize(12)).maps
+        read, write = maps["fc1"], maps["fc2"]
+        assert isinstance(read, Affine)
+        assert isinstance(write, Affine)
+        kept = units(read.weight, block)
+        mean, covariance, gradient = WRITE.double(torch.device("cpu"))
+        expected = LowRank(write, mean[kept], covariance[kept][:, kept], gradient).at(2)
+        torch.testing.assert_close(product(found.at(FeedForwardSize(12, fc2_rank=2)).maps["fc2"]), product(expected))
+        mean, covariance, gradient = READ.double(torch.device("cpu"))
+        expected = LowRank(read, mean, covariance, gradient[kept][:, kept]).at(2)
+        torch.testing.assert_close(product(found.at(FeedForwardSize(12, fc1_rank=2)).maps["fc1"]), product(expected))
+
+    def test_components_add_up_to_the_prices(self, block: FeedForward) -> None:
+        found = candidate(block)
+        assert list(found.components) == ["fc1", "fc2"]
+        for name, components in found.components.items():
+            assert getattr(found.prices, name)[3] == pytest.approx(sum(components[3:]))
 
 
 SIZES = [
