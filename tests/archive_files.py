@@ -1,13 +1,21 @@
-"""Archives of small images, honest and hostile, made in a temporary folder."""
+"""Archives of small images, honest and hostile, made in a temporary folder; and how one is refused."""
 
 import io
+import json
 import tarfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
 from PIL import Image
+
+from core.archive_writer import Limits
+from core.archives import unpack
+from core.errors import ArchiveError
 
 TarFormat = Literal["w", "w:gz", "w:bz2", "w:xz"]
 
@@ -57,3 +65,22 @@ def tar_with(path: Path, entry: tarfile.TarInfo) -> Path:
 
 def tree(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def parquet_of(path: Path, columns: dict[str, object], features: dict[str, object] | None = None) -> Path:
+    table = pa.table(columns)
+    if features is not None:
+        table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    pq.write_table(table, path, row_group_size=7)
+    return path
+
+
+def refusal(source: Path, limits: Limits | None = None) -> ArchiveError:
+    """What ``unpack`` says, having left nothing behind."""
+    target = source.parent / "unpacked"
+    before = set(source.parent.iterdir())
+    with pytest.raises(ArchiveError) as caught:
+        unpack(source, target, limits or Limits())
+    assert set(source.parent.iterdir()) == before
+    assert str(caught.value).isprintable()
+    return caught.value

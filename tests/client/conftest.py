@@ -29,3 +29,15 @@ def client(server: LiveServer) -> Iterator[Client]:
 @pytest.fixture
 def shell(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
     return Shell(monkeypatch, capsys)
+
+
+@pytest.fixture
+def vitpress(server: LiveServer, shell: Shell, monkeypatch: pytest.MonkeyPatch) -> Shell:
+    monkeypatch.setenv("VITPRESS_URL", server.url)
+    return shell
+
+
+@pytest.fixture
+def without_server(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> Shell:
+    monkeypatch.setenv("VITPRESS_URL", "http://127.0.0.1:1")
+    return shell

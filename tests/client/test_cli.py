@@ -1,10 +1,8 @@
 import json
-import os
 import re
 import signal
 import subprocess
 import sys
-import tomllib
 from io import StringIO
 from pathlib import Path
 from typing import Literal
@@ -19,24 +17,10 @@ from core.progress import Stage
 from core.recipe import Finetune
 from core.report import Export, FinetuneReport
 from vitpress.client import Client
-from vitpress.report import Report
-from vitpress.tables import outcome, report_table
 from vitpress.values import JobEvent, JobState
 from vitpress.watching import Bars
 
 ID = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}")
-
-
-@pytest.fixture
-def vitpress(server: LiveServer, shell: Shell, monkeypatch: pytest.MonkeyPatch) -> Shell:
-    monkeypatch.setenv("VITPRESS_URL", server.url)
-    return shell
-
-
-@pytest.fixture
-def without_server(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> Shell:
-    monkeypatch.setenv("VITPRESS_URL", "http://127.0.0.1:1")
-    return shell
 
 
 def submitted(vitpress: Shell, *options: str) -> str:
@@ -44,23 +28,6 @@ def submitted(vitpress: Shell, *options: str) -> str:
     ran = vitpress("submit", MODEL, DATASET, "--ratio", "0.5", "--json", *options)
     assert ran.code == 0
     return str(json.loads(ran.out)["id"])
-
-
-class TestCompletion:
-    def test_knows_the_commands(self) -> None:
-        environment = os.environ | {
-            "_VITPRESS_COMPLETE": "complete_bash",
-            "COMP_WORDS": "vitpress ow",
-            "COMP_CWORD": "1",
-        }
-        ran = subprocess.run(
-            [sys.executable, "-c", "import sys; sys.argv[0] = 'vitpress'; from vitpress.cli import main; main()"],
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert ran.stdout.split() == ["owners"]
 
 
 class TestSubmit:
@@ -396,158 +363,3 @@ class TestNoServer:
         assert (ran.code, ran.out) == (3, "")
         assert ran.err.startswith("vitpress: cannot reach http://127.0.0.1:1")
         assert ran.err.count("\n") == 1
-
-
-class TestTheCommandItself:
-    def test_knows_its_version(self, without_server: Shell) -> None:
-        declared = tomllib.loads((Path(__file__).parents[2] / "client" / "pyproject.toml").read_text())
-        ran = without_server("--version")
-        assert (ran.code, ran.out) == (0, declared["project"]["version"] + "\n")
-
-    def test_offers_url_and_json_on_every_command_of_its_own(self, without_server: Shell) -> None:
-        for command in ("submit", "watch", "list", "show", "cancel", "download", "models", "datasets", "plan"):
-            help_ = without_server(command, "--help")
-            assert help_.code == 0
-            assert {"--url", "--json"} <= set(re.findall(r"--[a-z]+", help_.out))
-
-    def test_says_how_to_get_the_server_where_there_is_none(self, tmp_path: Path) -> None:
-        """In a directory that has the client alone, without the distributions' metadata."""
-        client = Path(__file__).parents[2] / "client" / "vitpress"
-        (tmp_path / "vitpress").symlink_to(client)
-        code = "import sys; sys.path.insert(0, sys.argv.pop(1))"
-        code += "; import importlib.metadata as metadata; metadata.entry_points = lambda **_: ()"
-        code += "; from vitpress.cli import main; main()"
-        ran = subprocess.run(
-            [sys.executable, "-c", code, str(tmp_path), "up", "--port", "0"], capture_output=True, text=True, timeout=60
-        )
-        assert ran.returncode == 1
-        assert ran.stderr == "vitpress: vitpress up needs the server: pip install 'vitpress-server[embedded]'\n"
-
-
-class TestImporting:
-    """What makes the client light: nothing of the server or of torch, until it is needed."""
-
-    HEAVY = ("torch", "timm", "numpy", "api", "core", "store", "worker", "celery", "sqlalchemy", "fastapi")
-
-    def loaded(self, code: str) -> set[str]:
-        """The top-level modules in a process that ran ``code``."""
-        show = "; import sys; print(*{name.partition('.')[0] for name in sys.modules})"
-        environment = os.environ | {"VITPRESS_URL": "http://127.0.0.1:1"}
-        ran = subprocess.run(
-            [sys.executable, "-c", code + show], capture_output=True, text=True, timeout=60, check=True, env=environment
-        )
-        return set(ran.stdout.split())
-
-    def test_the_package_imports_neither_torch_nor_its_http_stack(self) -> None:
-        assert self.loaded("import vitpress").isdisjoint({*self.HEAVY, "httpx", "rich", "typer"})
-
-    def test_the_client_and_the_command_import_nothing_of_torch_or_the_server(self) -> None:
-        assert self.loaded("from vitpress import Client; Client(); import vitpress.cli").isdisjoint(self.HEAVY)
-
-
-class TestSweep:
-    @pytest.fixture
-    def sweep(self, vitpress: Shell, server: LiveServer) -> str:
-        """The id of one that has succeeded, for 0.3 and 0.5."""
-        ran = vitpress("sweep", MODEL, DATASET, "--ratios", "0.3,0.5", "--json")
-        server.succeed_in_sweep(server.claim())
-        return str(json.loads(ran.out)["id"])
-
-    def test_submits_one_job_for_all_ratios(self, vitpress: Shell) -> None:
-        arguments = "--ratios 0.3,0.5,0.65,0.75 --finetune 500steps --export onnx --name many --label team=vision"
-        ran = vitpress("sweep", MODEL, DATASET, *arguments.split(), "--json")
-        job = json.loads(ran.out)
-        assert (ran.code, job["recipe"]["target_ratios"]) == (0, [0.3, 0.5, 0.65, 0.75])
-        assert (job["recipe"]["finetune"]["steps"], job["recipe"]["exports"]) == (500, ["onnx"])
-        assert (job["name"], job["labels"]) == ("many", {"team": "vision"})
-
-    def test_of_what_is_no_list_of_numbers_is_wrong_usage(self, vitpress: Shell) -> None:
-        ran = vitpress("sweep", MODEL, DATASET, "--ratios", "0.3;0.5")
-        assert ran.code == 2
-        assert "0.3,0.5,0.75" in ran.err
-
-    def test_is_shown_as_a_table_with_a_star_for_what_nothing_dominates(self, vitpress: Shell, sweep: str) -> None:
-        out = vitpress("show", sweep).out
-        [first] = [line for line in out.splitlines() if "840,001" in line]
-        [second] = [line for line in out.splitlines() if "596,209" in line]
-        for line, ratio, top1 in ((first, "0.3", "91.50%"), (second, "0.5", "91.00%")):
-            assert ratio in line
-            assert top1 in line
-            assert "*" in line
-
-    def test_shows_one_of_its_models(self, vitpress: Shell, sweep: str) -> None:
-        out = vitpress("show", sweep, "--ratio", "0.5").out
-        assert "596,209" in out
-        assert "840,001" not in out
-
-    def test_ends_in_one_line_when_watched(self, vitpress: Shell, sweep: str) -> None:
-        ran = vitpress("watch", sweep)
-        assert ran.code == 0
-        assert f"job {sweep} succeeded: 2 models; top-1 by ratio 0.3: 91.50%, 0.5: 91.00%" in ran.out
-
-    def test_is_listed_with_its_ratios(self, vitpress: Shell, sweep: str) -> None:
-        [line] = [line for line in vitpress("list").out.splitlines() if sweep in line]
-        assert "0.3, 0.5" in line
-
-    def test_is_downloaded_whole_or_one_model_alone(self, vitpress: Shell, sweep: str, tmp_path: Path) -> None:
-        assert vitpress("download", sweep, "-o", str(tmp_path / "all")).code == 0
-        assert (tmp_path / "all" / "ratio-0.3" / "model.safetensors").read_bytes() == b"three tenths"
-        assert vitpress("download", sweep, "--ratio", "0.5", "-o", str(tmp_path / "one")).code == 0
-        assert (tmp_path / "one" / "model.safetensors").read_bytes() == b"a half"
-
-    def test_of_a_ratio_that_it_has_not_exits_with_2(self, vitpress: Shell, sweep: str, tmp_path: Path) -> None:
-        ran = vitpress("download", sweep, "--ratio", "0.4", "-o", str(tmp_path / "one"))
-        assert (ran.code, ran.err.count("\n")) == (2, 1)
-        assert "0.3, 0.5" in ran.err
-
-
-class TestOtherGoals:
-    @pytest.mark.parametrize(
-        ("options", "goal"),
-        [
-            ("--target-macs 0.4", {"target_macs": 0.4}),
-            ("--target-latency 0.3 --latency-batch 32", {"target_latency": 0.3, "latency_batch": 32}),
-            ("--max-error-increase 0.05", {"max_error_increase": 0.05}),
-        ],
-    )
-    def test_are_submitted_in_place_of_the_ratio(self, vitpress: Shell, options: str, goal: dict[str, float]) -> None:
-        ran = vitpress("submit", MODEL, DATASET, *options.split(), "--json")
-        assert goal.items() <= json.loads(ran.out)["recipe"].items()
-
-    @pytest.mark.parametrize("options", ["", "--ratio 0.5 --target-macs 0.4"])
-    def test_are_one(self, vitpress: Shell, options: str) -> None:
-        ran = vitpress("submit", MODEL, DATASET, *options.split())
-        assert ran.code == 2
-        assert "exactly one" in ran.err
-
-    def test_of_macs_have_a_dry_run(self, vitpress: Shell) -> None:
-        plan = json.loads(vitpress("plan", MODEL, "--target-macs", "0.4", "--json").out)
-        assert 1 - plan["macs_after"] / plan["macs_before"] == pytest.approx(0.4, abs=0.01)
-
-    @pytest.mark.parametrize(
-        ("constraint", "said"),
-        [
-            (
-                {"kind": "target_latency", "requested": 0.3, "achieved": 0.21, "met": False},
-                "21.0% of the latency removed; 30.0% was asked for and not met",
-            ),
-            (
-                {"kind": "max_error_increase", "requested": 0.1, "achieved": 0.2, "met": False},
-                "an increase of at most 10.0% was asked for and not met",
-            ),
-            ({"kind": "target_macs", "requested": 0.3, "achieved": 0.301, "met": True}, "30.1% of the MACs removed"),
-        ],
-    )
-    def test_say_in_one_line_whether_they_were_met(self, constraint: dict[str, object], said: str) -> None:
-        result = Report.model_validate(report().model_dump(mode="json") | {"constraint": constraint})
-        assert outcome(result).endswith(said)
-
-    def test_show_how_they_were_looked_for(self) -> None:
-        trials = [{"ratio": 0.4, "achieved": 0.05, "low": -0.1, "high": 0.2, "within": True}] * 7
-        search = {"trials": trials, "chosen": 3, "held_out_images": 512}
-        result = Report.model_validate(report().model_dump(mode="json") | {"search": search})
-        console = Console(file=StringIO(), width=200)
-        console.print(report_table(result))
-        [line] = [line for line in console.file.getvalue().splitlines() if "tried" in line]  # type: ignore[attr-defined]
-        assert "tried 7 models on 512 held-out images" in line
-        assert "+5.0% [-10.0%, +20.0%] there" in line
