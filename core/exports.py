@@ -24,6 +24,7 @@ from core.measure import proportion
 from core.progress import OnProgress, Progress, Stage, ignore
 from core.recipe import ExportFormat
 from core.report import Accuracy, Export, Proportion
+from vitpress.layers import Pivoted, linear_of
 
 # onnx and onnxruntime take a second to import: the functions that need them do, and jobs without exports do not pay.
 
@@ -135,7 +136,7 @@ class _Source:
     """The model on the CPU, the images to compare on with its logits, and the graphs that more than one file needs."""
 
     def __init__(self, model: nn.Module, images: Tensor, scratch: Path) -> None:
-        self.model = copy.deepcopy(model).cpu().eval().requires_grad_(False)
+        self.model = _whole(copy.deepcopy(model).cpu().eval()).requires_grad_(False)
         images = images.cpu() if len(images) > 1 else images.cpu().repeat(2, 1, 1, 1)
         self.batches = images[:1], images[1:]
         with torch.inference_mode():
@@ -176,6 +177,14 @@ class _Source:
         file = self._scratch / FILES["onnx"]
         program.save(file, external_data=False)
         return file
+
+
+def _whole(model: nn.Module) -> nn.Module:
+    """``model`` with the pivots' rows in its matrices: runtimes multiply by constants, and 8 bits are for these."""
+    for path, module in list(model.named_modules()):
+        if isinstance(module, Pivoted):
+            model.set_submodule(path, linear_of(module.matrix(), module.bias))
+    return model
 
 
 @_export_errors()

@@ -5,7 +5,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from core.pools import Amounts
-from core.shapes import AttentionShape, FeedForwardShape, LayerShape, LinearShape, ModelShape, Pool, factored
+from core.shapes import (
+    AttentionShape,
+    FeedForwardShape,
+    LayerShape,
+    LinearShape,
+    ModelShape,
+    Pool,
+    factored,
+    multiplied,
+)
 from vitpress.plan import Dense, Layer, LowRank, LowRankSparse, Plan
 
 
@@ -22,7 +31,17 @@ class MapShape:
 
     def weights(self, rank: int, neurons: int) -> int:
         """Of the smaller of both forms: factorised with so many neurons, or dense again."""
-        return min(self.inputs * self.outputs, factored(self.inputs, self.outputs, rank) + neurons * self.inputs)
+        alone = factored(self.inputs, self.outputs, rank)
+        return min(self.inputs * self.outputs, self._computed(rank, neurons) if neurons else alone)
+
+    def macs(self, rank: int, neurons: int) -> int:
+        """Of that form, an image."""
+        dense = self.is_dense(rank, neurons)
+        return self.tokens * (self.inputs * self.outputs if dense else self._computed(rank, neurons))
+
+    def _computed(self, rank: int, neurons: int) -> int:
+        """Weights that are multiplied; beside neurons, all of them are kept."""
+        return multiplied(self.inputs, self.outputs, rank) + neurons * self.inputs
 
     def is_dense(self, rank: int, neurons: int) -> bool:
         return self.weights(rank, neurons) == self.inputs * self.outputs
@@ -132,8 +151,7 @@ def plan(shape: ModelShape, maps: Sequence[MapShape], ranks: Mapping[str, int], 
             layers.append(Dense(path=layer.path, **facts))
             layers += [_entry(each, ranks[each.path], left[each.path]) for each in its_maps]
         gained_macs += sum(
-            each.tokens * (each.inputs * each.outputs - each.weights(ranks[each.path], left[each.path]))
-            for each in its_maps
+            each.tokens * each.inputs * each.outputs - each.macs(ranks[each.path], left[each.path]) for each in its_maps
         )
     return Plan(
         parameters_before=shape.parameters,

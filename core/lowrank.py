@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
+from scipy.linalg import qr
 from torch import Tensor, nn
 
 DAMPING = 1e-4  # of each diagonal entry, added to G and C: far below what matters, far above rounding
 # Of G where ranks are chosen: near the classifier G has few directions, but a norm behind minds the others as well.
 SENSE_DAMPING = 0.05  # docs/decisions/0002-errors-add-up-over-tokens.md
+RANK = 1e-12  # of the loudest output: what is left of one that others determine is rounding
 DEAD = 1e-9  # of the mean diagonal: a channel below it says nothing, even where some are 1000 times as loud as most
 
 
@@ -34,6 +36,32 @@ class Factors:
     first: Float[Tensor, "rank inputs"]
     second: Float[Tensor, "outputs rank"]
     bias: Float[Tensor, " outputs"]
+
+
+@dataclass(frozen=True)
+class Pivots:
+    """The same map, as ``vitpress.layers.Pivoted`` keeps it: ``first`` gives r of the outputs, and ``rest`` makes the
+    others of these. ``order``: of each output, which of the first it is, or behind these, which of the rest."""
+
+    first: Float[Tensor, "rank inputs"]
+    rest: Float[Tensor, "others rank"]
+    order: Int[Tensor, " outputs"]
+
+
+def pivots(factors: Factors) -> Pivots:
+    """By a QR decomposition that takes the loudest output that is left each time, so that ``rest`` stays small.
+
+    Outputs that those before them determine are no pivots of others: their columns of ``rest`` are zero.
+    """
+    second = factors.second.double()
+    rank = second.shape[1]
+    triangle, chosen = (torch.as_tensor(each) for each in qr(second.T.cpu().numpy(), mode="r", pivoting=True))
+    loudness = triangle.diagonal().abs()
+    sound = int((loudness > RANK * loudness[0]).sum())
+    rest = triangle.new_zeros(rank, len(second) - rank)
+    rest[:sound] = torch.linalg.solve_triangular(triangle[:sound, :sound], triangle[:sound, rank:], upper=True)
+    chosen = chosen.long().to(second.device)
+    return Pivots(second[chosen[:rank]] @ factors.first.double(), rest.T.to(second), chosen.argsort())
 
 
 class LowRank:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from core.candidates import Candidate, Map
-from core.lowrank import Affine, Factors
+from core.lowrank import Affine, Factors, pivots
 from core.plans import size_of
 from core.shapes import ModelShape
 from vitpress.adapters import canonical
@@ -39,10 +39,11 @@ def set_(module: nn.Module, weights: Map) -> None:
     """Give ``weights`` to a linear map, or to the two that stand for one."""
     match weights:
         case Factors():
-            first, second = module.get_submodule("0"), module.get_submodule("1")
-            first.get_parameter("weight").copy_(weights.first)
-            second.get_parameter("weight").copy_(weights.second)
+            first, second, form = module.get_submodule("0"), module.get_submodule("1"), pivots(weights)
+            first.get_parameter("weight").copy_(form.first)
+            second.get_parameter("weight").copy_(form.rest)
             second.get_parameter("bias").copy_(weights.bias)
+            second.get_buffer("order").copy_(form.order)
         case Affine():
             module.get_parameter("weight").copy_(weights.weight)
             module.get_parameter("bias").copy_(weights.bias)

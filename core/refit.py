@@ -27,6 +27,7 @@ from core.lowrank import Affine, LowRank, affine, damped
 from core.rebuild import set_
 from core.running import RunningMoments
 from core.stream import Stream, Walk, after_attention, after_feed_forward, classifier, features, input_of, scale
+from vitpress.layers import weight_of
 
 RIDGES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)  # times each diagonal entry of the inputs' covariance
 # The classifier sees one row an image: a large ridge leaves it as it was.
@@ -166,7 +167,7 @@ def fit_(
 
     A map without a bias, or seen on one image alone, is left as it is.
     """
-    if _last(module).bias is None or len(token_weights) < 2:
+    if not _has_bias(module) or len(token_weights) < 2:
         return
     fit, held = RunningMoments(), RunningMoments()
     start = 0
@@ -177,7 +178,7 @@ def fit_(
         for sums, rows in ((fit, ~chosen), (held, chosen)):
             if rows.any():
                 sums.add(x[rows].flatten(0, -2), weights[rows].flatten(), t[rows].flatten(0, -2))
-    anchor = _dense_weight(module)
+    anchor = weight_of(module).detach().double()
 
     def error(ridge: float) -> float:
         solved = _solve(fit, anchor, ridge)
@@ -210,18 +211,9 @@ def _solve(sums: RunningMoments, anchor: Tensor, ridge: float) -> Affine:
     return Affine(weight, t_mean - weight @ x_mean)
 
 
-def _last(module: nn.Module) -> nn.Linear:
-    """The map that a possibly factorised one ends in."""
-    last = module[-1] if isinstance(module, nn.Sequential) else module
-    assert isinstance(last, nn.Linear)
-    return last
-
-
-def _dense_weight(module: nn.Module) -> Float[Tensor, "outputs inputs"]:
-    if not isinstance(module, nn.Sequential):
-        return affine(module).weight
-    first, second = (affine(module.get_submodule(name)).weight for name in "01")
-    return second @ first
+def _has_bias(module: nn.Module) -> bool:
+    """Of a linear map; one that is two always has."""
+    return isinstance(module, nn.Sequential) or getattr(module, "bias", None) is not None
 
 
 def _nonzero(gamma: Tensor | float) -> Tensor | float:

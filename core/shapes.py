@@ -63,7 +63,7 @@ class LinearShape(_Shape):
         return factored(self.in_features, self.out_features, size.rank) + self.out_features
 
     def macs_at(self, size: LinearSize) -> int:
-        return self.tokens * factored(self.in_features, self.out_features, size.rank)
+        return self.tokens * multiplied(self.in_features, self.out_features, size.rank)
 
 
 class AttentionShape(_Shape):
@@ -93,7 +93,7 @@ class AttentionShape(_Shape):
 
     def macs_at(self, size: AttentionSize) -> int:
         wide, values = self._widths(size)
-        maps = factored(self.in_features, wide, size.qkv_rank) + factored(values, self.out_features, size.proj_rank)
+        maps = multiplied(self.in_features, wide, size.qkv_rank) + multiplied(values, self.out_features, size.proj_rank)
         # The products run at one width, for queries and keys and values alike: 2 max(a, b) = a + b + |a − b|.
         products = size.heads * (size.qk_dim + size.v_dim + abs(size.qk_dim - size.v_dim))
         return self.tokens * (maps + self.keys * products)
@@ -124,18 +124,22 @@ class FeedForwardShape(_Shape):
         return 2 if self.gated else 1
 
     def parameters_at(self, size: FeedForwardSize) -> int:
-        return self._maps(size) + self.halves * size.width + self.out_features + self.fixed
+        read = factored(self.in_features, self.halves * size.width, size.fc1_rank)
+        write = factored(size.width, self.out_features, size.fc2_rank)
+        return read + write + self.halves * size.width + self.out_features + self.fixed
 
     def macs_at(self, size: FeedForwardSize) -> int:
-        return self.tokens * self._maps(size)
-
-    def _maps(self, size: FeedForwardSize) -> int:
-        read = factored(self.in_features, self.halves * size.width, size.fc1_rank)
-        return read + factored(size.width, self.out_features, size.fc2_rank)
+        read = multiplied(self.in_features, self.halves * size.width, size.fc1_rank)
+        return self.tokens * (read + multiplied(size.width, self.out_features, size.fc2_rank))
 
 
 def factored(inputs: int, outputs: int, rank: int) -> int:
-    """Weights of a linear map without its bias: dense, or as two."""
+    """Weights of a linear map without its bias: dense, or as two, of which the second lacks the rows of its pivots."""
+    return (rank == 0) * inputs * outputs + rank * (inputs + outputs - rank)
+
+
+def multiplied(inputs: int, outputs: int, rank: int) -> int:
+    """Multiply-accumulates of the same for one token: pivots are multiplied like all rows."""
     return (rank == 0) * inputs * outputs + rank * (inputs + outputs)
 
 

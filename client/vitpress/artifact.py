@@ -106,7 +106,7 @@ def apply_plan_(model: nn.Module, plan: Plan) -> None:
     from vitpress.shaping import shaped
 
     for layer in plan.layers:
-        model.set_submodule(layer.path, shaped(model.get_submodule(layer.path), layer))
+        model.set_submodule(layer.path, shaped(model.get_submodule(layer.path), layer, plan.version))
 
 
 def _read(path: Path) -> bytes:

@@ -224,6 +224,34 @@ class FeedForward(nn.Module):
         return self.fc2(self.norm(h))  # type: ignore[no-any-return]
 
 
+class Pivoted(nn.Module):
+    """The second of two maps that stand for one of rank r: r of its outputs are its inputs, the others a map of these.
+
+    A product U V is one of r² too many parameters, since U V = (U R)(R⁻¹ V) for whatever R has an inverse. Here U R has
+    the identity in r of its rows, the pivots, and only the others are kept (Zhao et al., arXiv 2501.19090).
+    """
+
+    def __init__(
+        self, rank: int, outputs: int, *, device: torch.device | None = None, dtype: torch.dtype | None = None
+    ) -> None:
+        """``(…, rank)`` to ``(…, outputs)``; all of it zeros. Raises ``ValueError`` for more inputs than outputs."""
+        super().__init__()
+        if rank > outputs:
+            raise ValueError(f"{rank} pivots among {outputs} outputs")
+        self.weight = nn.Parameter(torch.zeros(outputs - rank, rank, device=device, dtype=dtype))
+        self.bias = nn.Parameter(torch.zeros(outputs, device=device, dtype=dtype))
+        # (outputs,): of each, which input it is, or behind these, which row of ``weight``
+        self.register_buffer("order", torch.zeros(outputs, dtype=torch.long, device=device))
+
+    def matrix(self) -> Tensor:
+        """(outputs, rank), with the identity in it."""
+        pivots = torch.eye(self.weight.shape[1], device=self.weight.device, dtype=self.weight.dtype)
+        return torch.cat([pivots, self.weight])[self.get_buffer("order")]
+
+    def forward(self, z: Tensor) -> Tensor:
+        return F.linear(z, self.matrix(), self.bias)
+
+
 class LowRankSparse(nn.Module):
     """``second(first x)`` plus some outputs of a dense map: W ≈ U V + S, S by rows (Li et al., arXiv 2306.11222)."""
 
@@ -246,6 +274,14 @@ def linear_of(weight: Tensor, bias: Tensor | None) -> nn.Linear:
     if bias is not None:
         linear.bias = nn.Parameter(bias.detach().clone())
     return linear
+
+
+def weight_of(linear: Linear) -> Tensor:
+    """(outputs, inputs); of two maps that stand for one, what they make together."""
+    if isinstance(linear, nn.Sequential):
+        first, second = linear
+        return weight_of(second) @ weight_of(first)
+    return linear.matrix() if isinstance(linear, Pivoted) else linear.get_parameter("weight")
 
 
 def _read(x: Tensor, inputs: Tensor | None) -> Tensor:

@@ -4,6 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+Version = Literal[1, 2]  # 1: both matrices of a factorised map are whole; 2: the second one without its pivots' rows
+VERSION: Version = 2
+
 
 class _Value(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -20,7 +23,8 @@ class _Layer(_Value):
 
 
 class LowRank(_Layer):
-    """A linear map as two: ``in_features → rank`` without bias, then ``rank → out_features``."""
+    """A linear map as two: ``in_features → rank`` without bias, then ``rank → out_features``, of which ``rank`` outputs
+    are what comes in."""
 
     kind: Literal["low_rank"] = "low_rank"
     in_features: int
@@ -85,7 +89,7 @@ Layer = Annotated[Attention | FeedForward | LowRank | LowRankSparse | Dense, Fie
 class Plan(_Value):
     """Parameters and MACs (multiply-accumulates of one image) are those of the whole model."""
 
-    version: Literal[1] = 1
+    version: Version = VERSION
     parameters_before: int
     parameters_after: int
     macs_before: int

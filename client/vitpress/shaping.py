@@ -5,11 +5,13 @@ from torch import Tensor, nn
 
 from vitpress import plan
 from vitpress.adapters import canonical
-from vitpress.layers import Attention, FeedForward, LowRankSparse
+from vitpress.layers import Attention, FeedForward, LowRankSparse, Pivoted
 
 
-def shaped(module: nn.Module, layer: plan.Layer) -> nn.Module:
+def shaped(module: nn.Module, layer: plan.Layer, version: plan.Version = plan.VERSION) -> nn.Module:
     """``module``, a layer of timm's model, in the shape that ``layer`` says; new weights are uninitialised.
+
+    ``version``: of the plan that the layer is of.
 
     Raises ``ValueError`` for a module that ``layer`` is not about.
     """
@@ -18,8 +20,13 @@ def shaped(module: nn.Module, layer: plan.Layer) -> nn.Module:
 
     def linear(inputs: int, outputs: int, rank: int | None = None, bias: bool = True) -> nn.Module:
         if rank is not None:
-            return nn.Sequential(linear(inputs, rank, bias=False), linear(rank, outputs))
+            return nn.Sequential(linear(inputs, rank, bias=False), second(rank, outputs))
         return nn.Linear(inputs, outputs, bias=bias, device=reference.device, dtype=reference.dtype)
+
+    def second(rank: int, outputs: int) -> nn.Module:
+        if version == 1:
+            return linear(rank, outputs)
+        return Pivoted(rank, outputs, device=reference.device, dtype=reference.dtype)
 
     def indices(count: int | None) -> Tensor | None:
         return None if count is None else torch.zeros(count, dtype=torch.long, device=reference.device)

@@ -50,6 +50,19 @@ def artifact(tmp_path: Path) -> Path:
     return tmp_path
 
 
+class TestAPlanOfTheFirstVersion:
+    """Its factorised maps have both matrices whole."""
+
+    def test_is_loaded_as_it_was_saved(self, tmp_path: Path) -> None:
+        plan = PLAN.model_copy(update={"version": 1})
+        model = small_model(plan)
+        assert model.get_submodule("blocks.1.mlp.fc1.1").get_parameter("weight").shape == (17, 3)
+        assert small_model(PLAN).get_submodule("blocks.1.mlp.fc1.1").get_parameter("weight").shape == (14, 3)
+        save(model, CONFIG, plan, tmp_path)
+        images = torch.randn(3, 2, 12, 12)
+        torch.testing.assert_close(vitpress.load(tmp_path)(images), model(images), rtol=0, atol=0)
+
+
 class TestLoad:
     @pytest.mark.parametrize("plan", [None, PLAN])
     def test_gives_the_model_that_was_saved(self, tmp_path: Path, plan: Plan | None) -> None:
@@ -65,11 +78,11 @@ class TestLoad:
         shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
         expected = {
             "blocks.1.attn.qkv.0.weight": (11, 24),
-            "blocks.1.attn.qkv.1.weight": (2 * (5 + 5 + 7), 11),
+            "blocks.1.attn.qkv.1.weight": (2 * (5 + 5 + 7) - 11, 11),
             "blocks.1.attn.proj.weight": (24, 2 * 7),
             "blocks.0.mlp.fc1.weight": (13, 24),
             "blocks.0.mlp.fc2.weight": (24, 13),
-            "blocks.1.mlp.fc1.1.weight": (17, 3),
+            "blocks.1.mlp.fc1.1.weight": (17 - 3, 3),
             "blocks.1.mlp.fc2.0.weight": (5, 17),
             "blocks.0.attn.qkv.weight": (72, 24),
             "attn_pool.kv.0.weight": (5, 24),
@@ -150,7 +163,7 @@ class TestBrokenArtifacts:
         with pytest.raises(ArtifactError, match="heads"):
             vitpress.load(artifact)
 
-    @pytest.mark.parametrize("version", [0, 2, "1"])
+    @pytest.mark.parametrize("version", [0, 3, "1"])
     def test_of_another_version_are_refused(self, artifact: Path, version: object) -> None:
         plan = json.loads((artifact / "plan.json").read_text())
         (artifact / "plan.json").write_text(json.dumps(plan | {"version": version}))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from core.families import canonical_copy
-from vitpress.layers import Attention, FeedForward
+from vitpress.layers import Attention, FeedForward, weight_of
 from vitpress.plan import Dense, Plan
 
 
@@ -73,9 +73,6 @@ def _fill_(full: nn.Module, small: nn.Module, rows: Tensor | None = None, column
 
 def _rows(linear: nn.Module) -> tuple[Tensor, Tensor]:
     """Weight and bias of a linear map, a factorised one multiplied out."""
-    if isinstance(linear, nn.Sequential):
-        first, second = (linear.get_submodule(name) for name in "01")
-        return second.get_parameter("weight") @ first.get_parameter("weight"), second.get_parameter("bias")
-    weight: Tensor = linear.get_parameter("weight")
-    bias = getattr(linear, "bias", None)
+    weight = weight_of(linear)
+    bias = getattr(linear[-1] if isinstance(linear, nn.Sequential) else linear, "bias", None)
     return weight, weight.new_zeros(len(weight)) if bias is None else bias

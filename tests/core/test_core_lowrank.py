@@ -2,7 +2,20 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from core.lowrank import DAMPING, DEAD, SENSE_DAMPING, Affine, LowRank, affine, cholesky, damped
+from core.lowrank import (
+    DAMPING,
+    DEAD,
+    SENSE_DAMPING,
+    Affine,
+    Factors,
+    LowRank,
+    Pivots,
+    affine,
+    cholesky,
+    damped,
+    pivots,
+)
+from vitpress.layers import Pivoted, weight_of
 
 INPUTS, OUTPUTS = 11, 17
 
@@ -47,6 +60,44 @@ class TestFullRank:
         assert low_rank.loss(INPUTS) == 0
         assert low_rank.loss(0) == 0
         assert low_rank.loss(INPUTS - 1) > 0
+
+
+class TestPivots:
+    def together(self, found: Pivots) -> Tensor:
+        """The weight that a module of them has."""
+        module = nn.Sequential(nn.Linear(INPUTS, len(found.first), bias=False), Pivoted(len(found.first), OUTPUTS))
+        module.double().requires_grad_(False)
+        module[0].get_parameter("weight").copy_(found.first)
+        module[1].get_parameter("weight").copy_(found.rest)
+        module[1].get_buffer("order").copy_(found.order)
+        x = torch.randn(3, INPUTS, generator=torch.Generator().manual_seed(8)).double()
+        torch.testing.assert_close(module(x), x @ weight_of(module).T)
+        return weight_of(module)
+
+    @pytest.mark.parametrize("rank", [1, 5, INPUTS])
+    def test_are_the_same_map_with_fewer_parameters(self, rank: int) -> None:
+        factors = LowRank(linear(), *metric()).at(rank)
+        found = pivots(factors)
+        torch.testing.assert_close(self.together(found), factors.second @ factors.first)
+        kept = found.first.numel() + found.rest.numel()
+        assert kept == factors.first.numel() + factors.second.numel() - rank**2
+
+    def test_are_the_outputs_that_are_loudest_and_the_rest_is_small(self) -> None:
+        factors = LowRank(linear(), *metric()).at(5)
+        loud = torch.ones(OUTPUTS).double()
+        loud[[2, 3, 11, 14, 16]] = 1000
+        found = pivots(Factors(factors.first, factors.second * loud[:, None], factors.bias))
+        assert found.order.argsort()[:5].sort().values.tolist() == [2, 3, 11, 14, 16]
+        assert found.rest.abs().max() < 0.1
+
+    @pytest.mark.parametrize("sound", [0, 1, 3])
+    def test_of_outputs_that_determine_one_another_are_the_same_map(self, sound: int) -> None:
+        """Of rank 5 by its shape, and less by its numbers."""
+        factors = LowRank(linear(), *metric()).at(5)
+        second = factors.second[:, :sound] @ factors.second[:sound, :]
+        found = pivots(Factors(factors.first, second, factors.bias))
+        torch.testing.assert_close(self.together(found), second @ factors.first)
+        assert found.rest.abs().max() < 100
 
 
 class TestTruncation:

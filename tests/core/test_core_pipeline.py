@@ -189,7 +189,7 @@ class TestExport:
         }  # fmt: skip
         assert Report.model_validate_json((tmp_path / "report.json").read_text()) == report
         assert Evidence.model_validate_json((tmp_path / "evidence.json").read_text()) == compressed.evidence
-        assert json.loads((tmp_path / "plan.json").read_text())["version"] == 1
+        assert json.loads((tmp_path / "plan.json").read_text())["version"] == 2
         assert report.after.file_bytes == (tmp_path / "model.safetensors").stat().st_size
         assert report.before.file_bytes is not None
         assert report.after.file_bytes < 0.6 * report.before.file_bytes

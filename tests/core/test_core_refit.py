@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from core.candidates import Reader
 from core.families import canonical_copy
-from core.lowrank import Affine, LowRank, affine
+from core.lowrank import Affine, Factors, LowRank, affine
 from core.rebuild import set_
 from core.refit import fit_, refit_
+from vitpress.layers import Pivoted, weight_of
 
 VARIANTS: list[dict[str, Any]] = [{}, {"init_values": 0.7}, {"class_token": False, "global_pool": "avg"}]
 
@@ -130,11 +131,7 @@ def examples(weight: Tensor, bias: Tensor, noise: float = 0.0) -> list[tuple[Ten
 
 
 def _weight(module: nn.Module) -> Tensor:
-    parts = module if isinstance(module, nn.Sequential) else [module]
-    product = torch.eye(INPUTS)
-    for part in parts:
-        product = part.get_parameter("weight") @ product
-    return product
+    return weight_of(module).detach()
 
 
 class TestFit:
@@ -171,7 +168,7 @@ class TestFit:
         torch.testing.assert_close(linear.bias.data, self.BIAS, atol=0.3, rtol=0.1)
 
     def test_gives_a_factorised_map_the_best_of_its_rank(self) -> None:
-        module = nn.Sequential(nn.Linear(INPUTS, 2, bias=False), nn.Linear(2, OUTPUTS)).requires_grad_(False)
+        module = nn.Sequential(nn.Linear(INPUTS, 2, bias=False), Pivoted(2, OUTPUTS)).requires_grad_(False)
         given = examples(self.WEIGHT, self.BIAS)
         x = torch.cat([each for each, _ in given]).flatten(0, 1).double()
         best = LowRank(
@@ -179,8 +176,7 @@ class TestFit:
         ).at(2)
         set_(module, LowRank(Affine(-self.WEIGHT.double(), self.BIAS.double())).at(2))
         fit_(module, given, self.ALIKE, self.METRIC)
-        found = module[1].weight @ module[0].weight  # type: ignore[operator]
-        torch.testing.assert_close(found.double(), best.second @ best.first, atol=0.05, rtol=0.05)
+        torch.testing.assert_close(_weight(module).double(), best.second @ best.first, atol=0.05, rtol=0.05)
 
     @pytest.mark.parametrize("factorised", [False, True])
     @pytest.mark.parametrize("constant", [0.0, 0.3, 12345.678])  # of which no float32 is the mean of equal ones
@@ -195,10 +191,12 @@ class TestFit:
             x[..., 5] = x[..., 1] * (1 + apart * torch.randn(*sizes, generator=generator))
             return x
 
-        module: nn.Module = nn.Linear(INPUTS, OUTPUTS)
+        module: nn.Module = nn.Linear(INPUTS, OUTPUTS).requires_grad_(False)
         if factorised:
-            module = nn.Sequential(nn.Linear(INPUTS, OUTPUTS, bias=False), nn.Linear(OUTPUTS, OUTPUTS))
-        module.requires_grad_(False)
+            module = nn.Sequential(nn.Linear(INPUTS, OUTPUTS, bias=False), Pivoted(OUTPUTS, OUTPUTS))
+            module.requires_grad_(False)
+            first, second = (torch.rand(OUTPUTS, size, generator=generator) - 0.5 for size in (INPUTS, OUTPUTS))
+            set_(module, Factors(first, second, torch.zeros(OUTPUTS)))
         anchor = _weight(module).clone()
         x = inputs(IMAGES, TOKENS)
         target = (x.double() @ self.WEIGHT.double().T + self.BIAS).float()
