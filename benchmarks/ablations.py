@@ -11,12 +11,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import geometric_mean
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import nn
 
 from benchmarks.models import MODELS, open_model
-from core import calibrate, lowrank
+from core import calibrate, lowrank, shapes
 from core.allocate import allocate
 from core.curves import AttentionPrices, Curve, FeedForwardPrices, Prices, curve, full_option
 from core.data import Prepared, Splits, prepare
@@ -38,7 +39,7 @@ class Variant:
     """``constants``: those of a module that are changed. ``forms``: what a layer may become."""
 
     name: str
-    constants: Mapping[tuple[ModuleType, str], float] = field(default_factory=dict)
+    constants: Mapping[tuple[ModuleType, str], Any] = field(default_factory=dict)
     forms: Forms = EVERY_FORM
     refit: bool = True
 
@@ -46,6 +47,7 @@ class Variant:
 VARIANTS = (
     Variant("all"),
     Variant("no re-fit", refit=False),
+    Variant("both matrices of a factorised map whole", {(shapes, "factored"): shapes.multiplied}),
     Variant("tokens independent", {(calibrate, "INDEPENDENT"): 1.0}),
     Variant("tokens together", {(calibrate, "INDEPENDENT"): 0.0}),
     Variant("G hardly damped", {(lowrank, "SENSE_DAMPING"): 1e-4}),
@@ -143,7 +145,7 @@ def _largest(losses: Mapping[int, float]) -> dict[int, float]:
 
 
 @contextmanager
-def changed(constants: Mapping[tuple[ModuleType, str], float]) -> Iterator[None]:
+def changed(constants: Mapping[tuple[ModuleType, str], Any]) -> Iterator[None]:
     before = {where: getattr(*where) for where in constants}
     for (module, name), value in constants.items():
         setattr(module, name, value)
