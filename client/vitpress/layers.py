@@ -242,6 +242,8 @@ class Pivoted(nn.Module):
         self.bias = nn.Parameter(torch.zeros(outputs, device=device, dtype=dtype))
         # (outputs,): of each, which input it is, or behind these, which row of ``weight``
         self.register_buffer("order", torch.zeros(outputs, dtype=torch.long, device=device))
+        self._made: Tensor | None = None
+        self._made_from: object = None
 
     def matrix(self) -> Tensor:
         """(outputs, rank), with the identity in it."""
@@ -249,7 +251,18 @@ class Pivoted(nn.Module):
         return torch.cat([pivots, self.weight])[self.get_buffer("order")]
 
     def forward(self, z: Tensor) -> Tensor:
-        return F.linear(z, self.matrix(), self.bias)
+        learns = torch.is_grad_enabled() and self.weight.requires_grad
+        made_anew = learns or torch.compiler.is_compiling() or self.weight.is_inference()
+        return F.linear(z, self.matrix() if made_anew else self._remembered(), self.bias)
+
+    def _remembered(self) -> Tensor:
+        """``matrix``, made once: to put it together takes as long as to multiply a few hundred tokens by it."""
+        weight, order = self.weight, self.get_buffer("order")
+        state = (weight.data_ptr(), weight._version, weight.dtype, weight.device, order.data_ptr(), order._version)
+        if self._made is None or state != self._made_from:
+            with torch.inference_mode(False), torch.no_grad():
+                self._made, self._made_from = self.matrix(), state
+        return self._made
 
 
 class LowRankSparse(nn.Module):

@@ -9,6 +9,7 @@ from torch import nn
 import examples
 import vitpress
 from vitpress.artifact import ArtifactError, apply_plan_, save
+from vitpress.layers import Pivoted
 from vitpress.plan import Attention, Dense, FeedForward, LowRank, LowRankSparse, Plan
 
 CONFIG = examples.CONFIG.model_copy(
@@ -61,6 +62,65 @@ class TestAPlanOfTheFirstVersion:
         save(model, CONFIG, plan, tmp_path)
         images = torch.randn(3, 2, 12, 12)
         torch.testing.assert_close(vitpress.load(tmp_path)(images), model(images), rtol=0, atol=0)
+
+
+class TestPivoted:
+    """The second of two maps in place of one: three of its seven outputs are its inputs."""
+
+    @pytest.fixture
+    def pivoted(self) -> Pivoted:
+        module = Pivoted(3, 7)
+        with torch.no_grad():
+            module.weight.copy_(torch.randn(4, 3))
+            module.bias.copy_(torch.randn(7))
+            module.get_buffer("order").copy_(torch.tensor([3, 0, 4, 2, 5, 6, 1]))
+        return module
+
+    def expected(self, module: Pivoted, z: torch.Tensor) -> torch.Tensor:
+        a, b, c = z.unbind(-1)
+        rows = [z @ row for row in module.weight]
+        return torch.stack([rows[0], a, rows[1], c, rows[2], rows[3], b], -1) + module.bias
+
+    def test_gives_its_inputs_and_maps_of_them(self, pivoted: Pivoted) -> None:
+        z = torch.randn(5, 2, 3)
+        torch.testing.assert_close(pivoted(z), self.expected(pivoted, z))
+        assert sum(each.numel() for each in pivoted.parameters()) == (7 - 3) * 3 + 7
+
+    def test_sees_at_once_what_its_weights_become(self, pivoted: Pivoted) -> None:
+        z = torch.randn(5, 3)
+        with torch.inference_mode():
+            torch.testing.assert_close(pivoted(z), self.expected(pivoted, z))
+        with torch.no_grad():
+            pivoted.weight.mul_(2)
+            torch.testing.assert_close(pivoted(z), self.expected(pivoted, z))
+            pivoted.get_buffer("order").copy_(torch.tensor([0, 3, 4, 2, 5, 6, 1]))
+            torch.testing.assert_close(pivoted(z)[:, 0] - pivoted.bias[0], z[:, 0])
+            pivoted.load_state_dict(
+                {name: each * 3 for name, each in pivoted.state_dict().items() if name != "order"}, strict=False
+            )
+            torch.testing.assert_close(pivoted(z)[:, 1], z @ pivoted.weight[0] + pivoted.bias[1])
+            assert pivoted.double()(z.double()).dtype == torch.float64
+
+    def test_learns_also_after_it_was_asked_without_gradients(self, pivoted: Pivoted) -> None:
+        z = torch.randn(5, 3, requires_grad=True)
+        with torch.inference_mode():
+            pivoted(z)
+        pivoted(z).square().sum().backward()
+        assert pivoted.weight.grad is not None
+        assert z.grad is not None
+        pivoted.requires_grad_(False)
+        with torch.inference_mode():
+            pivoted(z)
+        pivoted(z).sum().backward()  # to what comes before it, though it is frozen itself
+
+    def test_of_more_pivots_than_outputs_is_none(self) -> None:
+        with pytest.raises(ValueError, match="8 pivots among 7"):
+            Pivoted(8, 7)
+
+    def test_is_exported(self, pivoted: Pivoted) -> None:
+        z = torch.randn(5, 3)
+        exported = torch.export.export(pivoted.eval(), (z,)).module()
+        torch.testing.assert_close(exported(z), self.expected(pivoted, z))
 
 
 class TestLoad:
