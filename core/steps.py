@@ -5,7 +5,7 @@ KERNEL = 8  # matrix kernels like multiples of it
 
 
 def ranks(inputs: int, outputs: int) -> list[int]:
-    """The ranks below which two maps are smaller than one."""
+    """Those at which two maps multiply no more than one does; parameters they save beyond that."""
     break_even = inputs * outputs // (inputs + outputs)
     return multiples(break_even, least=max(1, break_even // 12))
 
