@@ -223,6 +223,13 @@ class TestBrokenArtifacts:
         with pytest.raises(ArtifactError, match="heads"):
             vitpress.load(artifact)
 
+    def test_with_a_rank_above_the_outputs_are_refused(self, artifact: Path) -> None:
+        plan = json.loads((artifact / "plan.json").read_text())
+        plan["layers"][4]["rank"] = 49
+        (artifact / "plan.json").write_text(json.dumps(plan))
+        with pytest.raises(ArtifactError, match="49 pivots among 48"):
+            vitpress.load(artifact)
+
     @pytest.mark.parametrize("version", [0, 3, "1"])
     def test_of_another_version_are_refused(self, artifact: Path, version: object) -> None:
         plan = json.loads((artifact / "plan.json").read_text())
