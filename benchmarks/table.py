@@ -34,8 +34,9 @@ def document(rows: Iterable[Row]) -> str:
         "Peak memory is the growth of the process's resident set while it compresses, or fine-tunes; seconds are of",
         "that step, in brackets the part that is the calibration pass. Of several seeds, means; ± is the standard",
         "deviation over them, and the interval is Wilson's for the test images. Negative increases are improvements.",
-        "The images that judge a fine-tuning are kept from the method before it. The rows with epochs of other methods",
-        "than fisher are older: there the method had them as well, a quarter more images than fisher has.",
+        "The images that judge a fine-tuning are kept from the method before it. On the two larger models, the rows of",
+        "hybrid, losparse and, with epochs, activation-svd are older, and on vit_fmnist those of vtp: there the method",
+        "had these images as well, a quarter more, and both matrices of a low-rank map were whole.",
         "",
         *(f"Machine: {machine}." for machine in machines),
     ]
